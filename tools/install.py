@@ -16,7 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
-TORCH = next(line.split()[0] for line in (LOCKS / "requirements-cpu.lock").read_text().splitlines() if "torch==" in line)
+TORCH = next(
+    line.split()[0] for line in (LOCKS / "requirements-cpu.lock").read_text().splitlines() if "torch==" in line
+)
 
 
 def environment_digest(torch_lock: str) -> str:
@@ -29,9 +31,13 @@ def environment_digest(torch_lock: str) -> str:
 def pip(python: Path, *arguments: str, quiet: bool = True) -> subprocess.CompletedProcess[str]:
     """Run pip of the new environment; a failure prints pip's own words and ends the installation."""
     command = [str(python), "-m", "pip", *arguments]
-    done = subprocess.run(command, text=True, capture_output=quiet, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    done = subprocess.run(
+        command, text=True, capture_output=quiet, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    )
     if done.returncode:
-        sys.exit(f"{(done.stdout or '')}{(done.stderr or '')}\nInstallation stopped: pip failed (exit {done.returncode}).")
+        sys.exit(
+            f"{(done.stdout or '')}{(done.stderr or '')}\nInstallation stopped: pip failed (exit {done.returncode})."
+        )
     return done
 
 
