@@ -2,13 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+OUT ?= demo-output
+# One thread per process: on a loaded machine two OpenMP threads wait for each other longer than they work.
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: demo test lint install lock
+.PHONY: help install demo test lint lock
+
+help:
+	@echo "make demo                         run the main job on generated scans and show what comes out"
+	@echo "make demo COHORT=path/cohort.json the same on your own data"
+	@echo "make test                         run the whole test suite"
+	@echo "make bench-...                    long measurements: $$(grep -o '^bench-[a-z-]*' Makefile | tr '\n' ' ')"
 
 install:
 	@$(PYTHON) tools/install.py $(VENV)
+
+demo: install
+	@$(RUN) -m SSLSegLib demo --out $(OUT) $(if $(COHORT),--cohort "$(COHORT)")
 
 lint: install
 	$(VENV)/bin/ruff check .
@@ -17,8 +28,15 @@ lint: install
 test: lint
 	$(RUN) -m pytest
 
+bench-tffs: install
+	$(RUN) Testing/benchmarks/bench_tffs.py $(ARGS)
+
+bench-checkpoint: install
+	$(RUN) Testing/benchmarks/bench_checkpoint.py $(ARGS)
+
 # The pinned lock files from requirements.in (needs uv and the network; for developers).
 lock:
+	mkdir -p build
 	uv pip compile requirements/requirements.in --override requirements/overrides.txt --universal \
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate -o build/all.lock
 	$(PYTHON) tools/split_lock.py build/all.lock requirements

@@ -1,7 +1,7 @@
 """Create .venv from the lock files: pinned versions, hashes, no dependency resolution. Standard library only.
 
-torch is taken as the CPU build where pip is offered one whose digest is pinned (an index or folder the user configured),
-else as PyPI has it. torchvision is never installed: the build that PyPI offers breaks CPU torch.
+torch is taken as the CPU build where pip is offered one whose digest is pinned (an index or folder that the user
+configured), else as PyPI has it. torchvision is never installed: the build that PyPI offers breaks CPU torch.
 
 Usage: python3 tools/install.py [VENV_FOLDER]
 """
@@ -28,17 +28,12 @@ def environment_digest(torch_lock: str) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def pip(python: Path, *arguments: str, quiet: bool = True) -> subprocess.CompletedProcess[str]:
+def pip(python: Path, *arguments: str) -> None:
     """Run pip of the new environment; a failure prints pip's own words and ends the installation."""
-    command = [str(python), "-m", "pip", *arguments]
-    done = subprocess.run(
-        command, text=True, capture_output=quiet, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    )
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, text=True, capture_output=True)
     if done.returncode:
-        sys.exit(
-            f"{(done.stdout or '')}{(done.stderr or '')}\nInstallation stopped: pip failed (exit {done.returncode})."
-        )
-    return done
+        sys.exit(f"{done.stdout}{done.stderr}\nInstallation stopped: pip failed (exit {done.returncode}).")
 
 
 def offered_cpu_torch(python: Path) -> bool:
@@ -54,7 +49,7 @@ def offered_cpu_torch(python: Path) -> bool:
 
 
 def main() -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  (the file is run by whatever python3 the machine has)
         sys.exit(f"SSLSeg needs Python 3.11 or newer; this is {sys.version.split()[0]}. Run: make PYTHON=python3.12")
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".venv")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

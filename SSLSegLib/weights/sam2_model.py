@@ -1,4 +1,4 @@
-"""SAM2 models from stock ``sam2`` classes: the package's own configuration files plus overrides, without Hydra's state."""
+"""SAM2 from stock ``sam2`` classes: the package's own configuration files plus overrides, no Hydra state."""
 
 from collections.abc import Mapping
 from importlib import resources as package_files
