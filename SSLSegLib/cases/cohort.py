@@ -1,0 +1,342 @@
+"""A cohort: which cases there are, what each may be used for, and which classes are segmented in which images."""
+
+import json
+import os
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from SSLSegLib.cases.classes import SegmentClass
+from SSLSegLib.errors import CohortError
+from SSLSegLib.files import write_json
+
+__all__ = ["SCHEMA_VERSION", "Case", "Cohort", "Role", "Window", "is_safe_id"]
+
+SCHEMA_VERSION = 1
+
+Role = Literal["labelled", "unlabelled", "test"]
+
+# Case ids become folder and file names on every system.
+_ID = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?$")
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
+
+
+def is_safe_id(text: str) -> bool:
+    """Whether a case id can be a file name everywhere: 1-64 of ``A-Z a-z 0-9 . _ -``, no reserved name."""
+    return bool(_ID.fullmatch(text)) and text.split(".")[0].lower() not in _RESERVED
+
+
+def _check_path(text: str) -> str:
+    if not text or "\x00" in text:
+        raise ValueError("a path is empty or holds a null character")
+    if _is_absolute(text):
+        return text
+    depth = 0
+    for part in PurePosixPath(text.replace("\\", "/")).parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            raise ValueError(f"the relative path '{text}' leaves the cohort's folder; write it as an absolute path")
+    return text
+
+
+def _is_absolute(text: str) -> bool:
+    return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+
+
+class Window(BaseModel):
+    """A CT window in Hounsfield units."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: float = Field(allow_inf_nan=False)
+    width: float = Field(gt=0, allow_inf_nan=False)
+
+
+class Case(BaseModel):
+    """One subject's images and what is known about them.
+
+    Args:
+        id: Its name, also of its result folder.
+        role: What the method may do with it.
+        images: One file (or DICOM series folder) a channel, or one file that holds all channels; relative to the
+            cohort's folder, or absolute.
+        label: The segmentation the method may learn from. Labelled cases have one, others none.
+        reference: A segmentation that only ever scores results (unlabelled and test cases).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    role: Role
+    images: tuple[str, ...] = Field(min_length=1, max_length=32)
+    label: str | None = None
+    reference: str | None = None
+
+    @field_validator("id")
+    @classmethod
+    def _id_is_a_file_name(cls, text: str) -> str:
+        if not is_safe_id(text):
+            raise ValueError(
+                f"'{text}' cannot name a case: use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter "
+                "or digit"
+            )
+        return text
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _paths_as_text(cls, paths: Any) -> Any:
+        return [_text(path) for path in paths] if isinstance(paths, list | tuple) else paths
+
+    @field_validator("label", "reference", mode="before")
+    @classmethod
+    def _path_as_text(cls, path: Any) -> Any:
+        return _text(path)
+
+    @field_validator("images")
+    @classmethod
+    def _images_stay_inside(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_check_path(path) for path in paths)
+
+    @field_validator("label", "reference")
+    @classmethod
+    def _labels_stay_inside(cls, path: str | None) -> str | None:
+        return None if path is None else _check_path(path)
+
+    @model_validator(mode="after")
+    def _label_belongs_to_role(self) -> Self:
+        if self.role == "labelled" and self.label is None:
+            raise ValueError(f"case '{self.id}' is labelled but names no label file")
+        if self.role != "labelled" and self.label is not None:
+            raise ValueError(
+                f"case '{self.id}' is {self.role} and has a label; a label that only scores is its 'reference'"
+            )
+        return self
+
+
+class Cohort(BaseModel):
+    """The input of every job, as ``cohort.json`` has it.
+
+    Args:
+        schema_version: Version of the file format.
+        name: For titles of reports.
+        modality: DICOM modality, "MR" and "CT" being treated specially (intensities).
+        window: The CT window; needed for CT.
+        classes: What is segmented, at least one class.
+        cases: All cases, ids unique also where case is ignored.
+        resample_labels: Put labels of another geometry onto the image's grid (nearest neighbour) instead of refusing.
+
+    Example:
+        >>> cohort = Cohort.load("cohort.json")                                     # doctest: +SKIP
+        >>> [case.id for case in cohort.labelled]                                   # doctest: +SKIP
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = Field(default="cohort", min_length=1, max_length=128)
+    modality: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{0,15}$")] = "MR"
+    window: Window | None = None
+    classes: tuple[SegmentClass, ...] = Field(min_length=1)
+    cases: tuple[Case, ...] = ()
+    resample_labels: bool = False
+
+    _folder: Path = PrivateAttr(default_factory=Path)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        _refuse_duplicates("case id", [case.id for case in self.cases])
+        _refuse_duplicates("class name", [segment.name for segment in self.classes])
+        _refuse_duplicates("class value", [str(segment.value) for segment in self.classes])
+        if self.modality == "CT" and self.window is None:
+            raise ValueError("a CT cohort needs a window, for example {'level': 40, 'width': 400} for soft tissue")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths are relative to."""
+        return self._folder
+
+    @property
+    def labelled(self) -> tuple[Case, ...]:
+        """Cases with a label that the method may see."""
+        return tuple(case for case in self.cases if case.role == "labelled")
+
+    @property
+    def unlabelled(self) -> tuple[Case, ...]:
+        """Cases to be segmented, and learnt from without labels."""
+        return tuple(case for case in self.cases if case.role == "unlabelled")
+
+    @property
+    def test(self) -> tuple[Case, ...]:
+        """Cases that only final models are run on."""
+        return tuple(case for case in self.cases if case.role == "test")
+
+    def case(self, case_id: str) -> Case:
+        """The case of that id.
+
+        Raises:
+            CohortError: Where there is none.
+        """
+        for case in self.cases:
+            if case.id == case_id:
+                return case
+        raise CohortError(f"There is no case '{case_id}' in cohort '{self.name}'.")
+
+    def class_values(self) -> tuple[int, ...]:
+        """Label values in the order of the classes."""
+        return tuple(segment.value for segment in self.classes)
+
+    def resolve(self, path: str) -> Path:
+        """A path of this cohort as one that can be opened."""
+        return Path(path) if _is_absolute(path) else self._folder / PurePosixPath(path.replace("\\", "/"))
+
+    def image_paths(self, case: Case) -> list[Path]:
+        """Where the channels of a case lie."""
+        return [self.resolve(path) for path in case.images]
+
+    def label_path(self, case: Case, which: Literal["label", "reference"] = "label") -> Path | None:
+        """Where the label or the reference of a case lies, None where it has none."""
+        path = case.label if which == "label" else case.reference
+        return None if path is None else self.resolve(path)
+
+    def require(self, *, labelled: int = 1, unlabelled: int = 1) -> None:
+        """Refuse a cohort with too few cases for the work at hand.
+
+        Raises:
+            CohortError: Naming what is missing.
+        """
+        for role, needed, there in (
+            ("labelled", labelled, len(self.labelled)),
+            ("unlabelled", unlabelled, len(self.unlabelled)),
+        ):
+            if there < needed:
+                found = f"no {role} case" if there == 0 else f"{there} {role} case{'s' * (there > 1)}"
+                raise CohortError(
+                    f"Cohort '{self.name}' has {found}; this needs at least {needed}.",
+                    remedy=f'Give a case "role": "{role}" in cohort.json'
+                    + (" and name its label file." if role == "labelled" else "."),
+                )
+
+    def at(self, folder: Path | str) -> Self:
+        """The same cohort with its relative paths relative to ``folder``, and that folder kept absolute."""
+        copy = self.model_copy()
+        copy._folder = Path(os.path.abspath(folder))
+        return copy
+
+    def relative_to(self, folder: Path | str) -> Self:
+        """The same files named from another folder: relative inside it, absolute elsewhere."""
+        folder = Path(os.path.abspath(folder))
+
+        def moved(path: str | None) -> str | None:
+            if path is None:
+                return None
+            absolute = Path(os.path.abspath(self.resolve(path)))
+            inside = absolute.is_relative_to(folder)
+            return absolute.relative_to(folder).as_posix() if inside else str(absolute)
+
+        cases = tuple(
+            case.model_copy(
+                update={
+                    "images": tuple(moved(path) for path in case.images),
+                    "label": moved(case.label),
+                    "reference": moved(case.reference),
+                }
+            )
+            for case in self.cases
+        )
+        return self.model_copy(update={"cases": cases}).at(folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, without what is unset."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def save(self, path: Path | str) -> Self:
+        """Write ``cohort.json``, paths relative to it; returns the cohort as it lies there."""
+        path = Path(path)
+        cohort = self.relative_to(path.parent)
+        write_json(path, cohort.to_dict())
+        return cohort
+
+    @classmethod
+    def from_dict(cls, content: Any, folder: Path | str) -> Self:
+        """From parsed JSON, paths relative to ``folder``.
+
+        Raises:
+            CohortError: Where it is not a cohort of this version, saying which field is wrong.
+        """
+        if not isinstance(content, dict):
+            raise CohortError("This is not a cohort: a JSON object is expected.", remedy=_WRITE_ONE)
+        version = content.get("schema_version")
+        if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA_VERSION:
+            raise CohortError(
+                f"The cohort file has schema version {version}; this SSLSeg reads up to version {SCHEMA_VERSION}.",
+                remedy="update SSLSeg, or write the file anew with this version.",
+            )
+        if version is None:
+            raise CohortError("The cohort file has no 'schema_version'.", remedy='add "schema_version": 1.')
+        try:
+            return cls.model_validate(content).at(folder)
+        except ValidationError as error:
+            raise CohortError(f"The cohort is not valid: {_in_words(error, content)}.", remedy=_WRITE_ONE) from None
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read ``cohort.json``.
+
+        Raises:
+            CohortError: Where the file is missing, is no JSON, or is not a cohort of this version.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / "cohort.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CohortError(f"There is no cohort file {path}.", remedy=_WRITE_ONE) from None
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise CohortError(f"{path} cannot be read as JSON: {error}.", remedy=_WRITE_ONE) from None
+        return cls.from_dict(content, path.parent)
+
+
+_WRITE_ONE = "correct the file, or write one with 'python -m SSLSegLib cohort init FOLDER'."
+
+
+def _text(path: Any) -> Any:
+    return path.as_posix() if isinstance(path, Path) else path
+
+
+def _refuse_duplicates(what: str, names: list[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise ValueError(f"{what} '{name}' appears twice")
+        seen.add(name.casefold())
+
+
+def _in_words(error: ValidationError, content: dict[str, Any]) -> str:
+    said = []
+    for one in error.errors()[:4]:
+        where = ".".join(str(part) for part in one["loc"])
+        said.append(f"{where}{_case_named(one['loc'], content)}: {one['msg']}" if where else one["msg"])
+    more = error.error_count() - len(said)
+    return "; ".join(said).replace("Value error, ", "") + (f"; and {more} more" if more else "")
+
+
+def _case_named(location: tuple[int | str, ...], content: dict[str, Any]) -> str:
+    """``cases.3`` tells a reader little; its id does."""
+    try:
+        if location[0] == "cases":
+            return f" (case '{content['cases'][location[1]]['id']}')"
+    except (KeyError, IndexError, TypeError):
+        pass
+    return ""
