@@ -1,0 +1,67 @@
+"""Small versioned JSON files: read with a clear refusal when newer or damaged, written whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from SSLSegLib.errors import JobError
+from SSLSegLib.files import write_text
+
+__all__ = ["SCHEMA_VERSION", "first_problem", "read_document", "write_document"]
+
+SCHEMA_VERSION = 1
+LARGEST_DOCUMENT = 64 * 2**20  # bytes: about a hundred thousand cases, and a bound on what a hostile file can cost
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+def read_document(path: Path, model: type[Document], *, what: str) -> Document:
+    """Read a JSON file that carries ``schema_version`` as the given model.
+
+    Args:
+        path: The file.
+        model: Its pydantic model.
+        what: What the file is to a reader, for example ``"manifest"``.
+
+    Raises:
+        JobError: When the file is missing, unreadable, damaged, or written by a newer version.
+    """
+    path = Path(path)
+    start_again = "Make a new job in another folder; results in this one stay as they are."
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_DOCUMENT:
+            raise JobError(f"The {what} {path} is implausibly large ({size} bytes).", remedy=start_again)
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise JobError(f"There is no {what} at {path}.", remedy="Check the path of the job folder.") from error
+    except OSError as error:
+        raise JobError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise JobError(f"The {what} {path} is damaged: it is not JSON.", remedy=start_again) from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if type(version) is not int or version < 1:
+        raise JobError(f"The {what} {path} is damaged: it has no schema version.", remedy=start_again)
+    if version > SCHEMA_VERSION:
+        raise JobError(
+            f"The {what} {path} was written by a newer version of SSLSeg (schema {version}, here {SCHEMA_VERSION}).",
+            remedy="Update SSLSeg.",
+        )
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise JobError(f"The {what} {path} is damaged: {first_problem(error)}.", remedy=start_again) from error
+
+
+def write_document(path: Path, document: BaseModel) -> None:
+    """Write a model as JSON atomically."""
+    write_text(path, document.model_dump_json(indent=2) + "\n")
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing a validation found, as ``field: what is wrong``."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else problem["msg"]

@@ -1,0 +1,139 @@
+"""The event log of a job: append-only, one JSON object a line, readable while it is being written."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from SSLSegLib.errors import JobError
+from SSLSegLib.jobs.documents import SCHEMA_VERSION
+from SSLSegLib.jobs.manifest import utc_now
+
+__all__ = ["EventFollower", "EventLog", "read_events"]
+
+_SHORTEST_INTERVAL = 0.25  # seconds between two "progress" events of one stage: a reader needs no more
+
+
+class EventLog:
+    """The one writer of an event log (the job's lock sees to it that there is only one).
+
+    A line that a killed process left half-written is cut off when the log is opened for writing.
+    It is a :class:`~SSLSegLib.progress.Progress` listener, so it can be given to any room.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(self.path)
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by close())
+        self._last_progress: dict[str, float] = {}
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        """Append one event; the fields must be JSON-serialisable."""
+        if event == "progress" and not self._is_due(fields):
+            return
+        content = {"schema_version": SCHEMA_VERSION, "time": utc_now(), "event": event, **fields}
+        self._file.write((json.dumps(content, ensure_ascii=True) + "\n").encode("ascii"))
+
+    def _is_due(self, fields: dict[str, Any]) -> bool:
+        stage, now = str(fields.get("stage")), time.monotonic()
+        since = now - self._last_progress.get(stage, -_SHORTEST_INTERVAL)
+        if since < _SHORTEST_INTERVAL and fields.get("done") != fields.get("total"):
+            return False
+        self._last_progress[stage] = now
+        return True
+
+    def close(self) -> None:
+        """Put everything on the disk and close the file."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> "EventLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with open(path, "rb+") as log:
+        end = log.seek(0, os.SEEK_END)
+        whole = end
+        while whole > 0:
+            start = max(0, whole - 65536)
+            log.seek(start)
+            newline = log.read(whole - start).rfind(b"\n")
+            if newline >= 0:
+                whole = start + newline + 1
+                break
+            whole = start
+        if whole != end:
+            log.truncate(whole)
+
+
+class EventFollower:
+    """Reads a growing event log; each :meth:`poll` gives what is new.
+
+    A last line without its newline is not an event yet and is left for later.
+
+    Args:
+        path: The log; it need not exist yet.
+        only_new: Leave out what stands in the log now.
+    """
+
+    def __init__(self, path: Path, *, only_new: bool = False) -> None:
+        self.path = Path(path)
+        self._offset = 0
+        self._line = 0
+        if only_new:
+            self.poll()
+
+    def poll(self) -> list[dict[str, Any]]:
+        """All events that are complete and have not been given yet.
+
+        Raises:
+            JobError: When a line is damaged or was written by a newer version.
+        """
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as log:
+            log.seek(self._offset)
+            new = log.read()
+        lines = new[: new.rfind(b"\n") + 1].splitlines(keepends=True)
+        events = []
+        for line in lines:
+            self._line += 1
+            events.append(self._parse(line))
+            self._offset += len(line)
+        return events
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise JobError(f"Line {self._line} of {self.path} is damaged: it is not JSON.") from error
+        version = event.get("schema_version") if isinstance(event, dict) else None
+        if type(version) is not int or not isinstance(event.get("event"), str):
+            raise JobError(f"Line {self._line} of {self.path} is damaged: it is not an event.")
+        if version > SCHEMA_VERSION:
+            raise JobError(f"{self.path} was written by a newer version of SSLSeg.", remedy="Update SSLSeg.")
+        return event
+
+    def follow(self, until: Callable[[], bool], interval: float = 0.2) -> Iterator[dict[str, Any]]:
+        """Yield events as they come, until ``until()`` is true and nothing new is left."""
+        while True:
+            ended = until()  # asked before reading, so that the last events are not missed
+            yield from self.poll()
+            if ended:
+                return
+            time.sleep(interval)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All complete events of a log."""
+    return EventFollower(path).poll()

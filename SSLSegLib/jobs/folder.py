@@ -1,0 +1,214 @@
+"""A job folder: what to do, how far it is, what came out.
+
+manifest.json   what to do; never changes                 results/<case id>/   whole results, sealed by checksums
+state.json      how it stands                             report/              tables and pictures
+events.jsonl    what happened, one JSON object a line     logs/                text for people
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from SSLSegLib.errors import JobError
+from SSLSegLib.files import sha256_of, write_json
+from SSLSegLib.jobs.documents import SCHEMA_VERSION, read_document, write_document
+from SSLSegLib.jobs.manifest import Manifest, read_manifest, utc_now, write_manifest
+
+__all__ = ["Job", "JobState", "Status", "short_name"]
+
+Status = Literal["pending", "running", "finished", "failed", "cancelled"]
+CHECKSUMS = "checksums.json"
+_LONGEST_FOLDER_ON_WINDOWS = 150  # characters; leaves room below 260 for the longest file inside
+_RESERVED_ON_WINDOWS = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
+
+
+class JobState(BaseModel):
+    """How a job stands. ``message`` and ``remedy`` say why it failed and what to do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    status: Status = "pending"
+    message: str = ""
+    remedy: str = ""
+    started: str | None = None
+    ended: str | None = None
+    cases_done: int = 0
+    cases_total: int = 0
+
+
+def short_name(identifier: str) -> str:
+    """A folder name for a case: its id where that is short, plain ASCII and legal everywhere, else a safe stand-in.
+
+    Example:
+        >>> short_name("la_004")
+        'la_004'
+    """
+    plain = re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", identifier) is not None
+    if plain and not identifier.endswith(".") and not _RESERVED_ON_WINDOWS.match(identifier):
+        return identifier
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "", identifier)[:20]
+    return f"{readable}-{hashlib.sha256(identifier.encode()).hexdigest()[:10]}".lstrip("-")
+
+
+class Job:
+    """A job folder on disk. Make one with :meth:`create`, come back to it with :meth:`open`."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = Path(folder)
+        self.manifest = manifest
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest) -> "Job":
+        """Make a job folder, or come back to the one there if it holds the same work.
+
+        Raises:
+            JobError: When the folder holds other work or other files, cannot be written, or its path is too long.
+        """
+        folder = Path(folder).expanduser().resolve()
+        elsewhere = "Choose another folder with --out."
+        if (folder / "manifest.json").exists():
+            job = cls.open(folder)
+            if not job.manifest.same_work(manifest):
+                raise JobError(
+                    f"{folder} holds a job with other inputs or parameters.", remedy=elsewhere + " Nothing was changed."
+                )
+            return job
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise JobError(f"{folder} is not empty and not a job folder.", remedy=elsewhere + " Nothing was changed.")
+        if sys.platform == "win32" and len(str(folder)) > _LONGEST_FOLDER_ON_WINDOWS:
+            raise JobError(f"The path {folder} is too long for Windows.", remedy="Choose a shorter folder.")
+        manifest.checked_parameters()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_manifest(folder / "manifest.json", manifest)  # first, in one step: it makes the folder a job
+        except OSError as error:
+            raise JobError(f"{folder} cannot be written: {error.strerror}.", remedy=elsewhere) from error
+        job = cls(folder, manifest)
+        job.write_state(JobState())
+        return job
+
+    @classmethod
+    def open(cls, path: Path) -> "Job":
+        """Open a job by its folder or by the manifest in it.
+
+        Raises:
+            JobError: When there is no job, or its manifest is damaged or newer.
+        """
+        path = Path(path).expanduser().resolve()
+        folder = path.parent if path.name == "manifest.json" else path
+        return cls(folder, read_manifest(folder / "manifest.json"))
+
+    @property
+    def events_path(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.folder / "report"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the text logs."""
+        return self.folder / "logs"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.folder / "lock.json"
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for files that only the running process needs; emptied before and removed after."""
+        folder = self.folder / "scratch"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # State
+
+    def state(self) -> JobState:
+        """The state on disk; pending where none was written yet.
+
+        Raises:
+            JobError: When the state is damaged or newer.
+        """
+        path = self.folder / "state.json"
+        return read_document(path, JobState, what="job state") if path.exists() else JobState()
+
+    def write_state(self, state: JobState) -> None:
+        """Replace the state in one step."""
+        write_document(self.folder / "state.json", state)
+
+    # Results
+
+    def result_folder(self, case_id: str) -> Path:
+        """Where the result of a case lies (or will lie)."""
+        return self.folder / "results" / short_name(case_id)
+
+    @contextmanager
+    def new_result(self, case_id: str) -> Iterator[Path]:
+        """Yield an empty folder to write a result into; on success it is sealed and becomes the case's result at once.
+
+        What lay there before (a damaged result, or one that somebody edited) is moved to ``logs/replaced``, never
+        deleted.
+        """
+        target = self.result_folder(case_id)
+        part = target.with_name(f".part-{target.name}")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            yield part
+            _seal(part)
+            if target.exists():
+                aside = self.logs / "replaced" / f"{target.name}-{utc_now().replace(':', '').replace('+0000', 'Z')}"
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(target, _free(aside))
+            os.replace(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def has_result(self, case_id: str) -> bool:
+        """Whether the case's result is there, whole and unchanged (by checksum)."""
+        return _is_whole(self.result_folder(case_id))
+
+    def finished(self, case_ids: list[str]) -> list[str]:
+        """Those of the given cases whose results are there and valid, in the given order."""
+        return [case_id for case_id in case_ids if self.has_result(case_id)]
+
+
+def _free(path: Path) -> Path:
+    candidates = (path if number == 0 else path.with_name(f"{path.name}-{number}") for number in range(10_000))
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def _seal(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        with open(path, "rb+") as written:
+            os.fsync(written.fileno())
+    checksums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    write_json(folder / CHECKSUMS, {"schema_version": SCHEMA_VERSION, "sha256": checksums})
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        content = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        checksums = content["sha256"]
+        return content["schema_version"] == SCHEMA_VERSION and all(
+            sha256_of(folder / name) == expected for name, expected in checksums.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -1,0 +1,120 @@
+"""The manifest: everything a run depends on, written down before it starts, so that it can be repeated or resumed."""
+
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from SSLSegLib import __version__
+from SSLSegLib.errors import JobError
+from SSLSegLib.files import sha256_of
+from SSLSegLib.jobs.documents import SCHEMA_VERSION, first_problem, read_document, write_document
+from SSLSegLib.jobs.kinds import job_kind
+
+__all__ = ["InputFile", "Manifest", "read_manifest", "software_versions", "utc_now", "write_manifest"]
+
+_VERSIONS_OF = ("torch", "sam2", "numpy", "scipy", "SimpleITK", "connected-components-3d", "nnunetv2", "slicer-core")
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what the result depends on; packages that are not installed are left out."""
+    versions = {"sslseg": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    for package in _VERSIONS_OF:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+class InputFile(BaseModel):
+    """A file the run reads, by absolute path, with what makes it recognisable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @classmethod
+    def of(cls, path: Path) -> "InputFile":
+        """Describe a file as it is now."""
+        path = Path(path).resolve()
+        return cls(path=str(path), size=path.stat().st_size, sha256=sha256_of(path))
+
+    def difference(self) -> str:
+        """What has changed since the manifest was written, or an empty string."""
+        path = Path(self.path)
+        if not path.is_file():
+            return f"{path} is no longer there"
+        if path.stat().st_size != self.size or sha256_of(path) != self.sha256:
+            return f"{path} has other content than when the job was made"
+        return ""
+
+
+class Manifest(BaseModel):
+    """What to do, with which files, parameters, seed and software.
+
+    Args:
+        kind: The name of a registered job kind (see :mod:`SSLSegLib.jobs.kinds`); never code.
+        parameters: The kind's own parameters, validated by its model.
+        inputs: Role -> file, for example ``"cohort"``, ``"weights"``, ``"case_01/image_0"``.
+        seed: The one number from which all named random draws follow.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    kind: str
+    created: str = Field(default_factory=utc_now)
+    seed: int = Field(default=42, ge=0)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, InputFile] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=software_versions)
+
+    def checked_parameters(self) -> BaseModel:
+        """The parameters as the kind's own model.
+
+        Raises:
+            JobError: When the kind is unknown or a parameter is not what its kind asks for.
+        """
+        try:
+            return job_kind(self.kind).parameters.model_validate(self.parameters)
+        except ValidationError as error:
+            raise JobError(f"A parameter of the {self.kind} job is wrong: {first_problem(error)}.") from error
+
+    def same_work(self, other: "Manifest") -> bool:
+        """Whether both manifests ask for the same result (dates, paths and software aside)."""
+        return self._work() == other._work()
+
+    def _work(self) -> tuple[Any, ...]:
+        hashes = {role: file.sha256 for role, file in self.inputs.items()}
+        return self.kind, self.seed, self.checked_parameters(), hashes
+
+    def changed_inputs(self) -> list[str]:
+        """For each input file that is gone or has other content now: what has changed."""
+        return [difference for file in self.inputs.values() if (difference := file.difference())]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and validate a manifest.
+
+    Raises:
+        JobError: When the file is missing, damaged, made by a newer version, or of an unknown kind.
+    """
+    manifest = read_document(path, Manifest, what="manifest")
+    manifest.checked_parameters()
+    return manifest
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest atomically."""
+    write_document(path, manifest)

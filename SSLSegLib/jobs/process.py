@@ -1,0 +1,261 @@
+"""Run a job in a child process of its own, follow it, and end it with everything it started."""
+
+import contextlib
+import multiprocessing
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from SSLSegLib.errors import JobError
+from SSLSegLib.jobs.events import EventFollower
+from SSLSegLib.jobs.folder import Job, JobState
+from SSLSegLib.jobs.lock import lock_owner, owner_process
+from SSLSegLib.jobs.manifest import utc_now
+
+__all__ = ["JobProcess", "cancel_job", "kill_tree", "real_interpreter", "start_job", "use_real_interpreter"]
+
+LIBRARY = Path(__file__).resolve().parent.parent.parent  # the folder that holds SSLSegLib/
+
+
+def real_interpreter() -> str:
+    """The Python executable that children are started with.
+
+    Under Slicer ``sys.executable`` is a launcher, which multiprocessing cannot spawn from and whose death leaves the
+    real interpreter running. ``SSLSEG_PYTHON`` names another one.
+
+    Raises:
+        JobError: When only a launcher can be found.
+    """
+    chosen = os.environ.get("SSLSEG_PYTHON")
+    if chosen:
+        return chosen
+    if sys.executable and not _is_launcher(Path(sys.executable)):
+        return sys.executable
+    import psutil
+
+    running = Path(psutil.Process().exe())
+    if running.name.lower().startswith("python") and not _is_launcher(running):
+        return str(running)
+    name = "python-real.exe" if sys.platform == "win32" else "python-real"
+    folders = [running.parent, Path(sys.executable).parent, Path(sys.base_prefix) / "bin", Path(sys.base_prefix)]
+    for folder in folders:
+        if (folder / name).is_file():
+            return str(folder / name)
+    raise JobError(
+        f"No Python interpreter was found behind the launcher {sys.executable}.",
+        remedy="Set SSLSEG_PYTHON to the path of Slicer's python-real.",
+    )
+
+
+def _is_launcher(executable: Path) -> bool:
+    if executable.name.lower().startswith(("pythonslicer", "slicer")):
+        return True
+    try:
+        with open(executable, "rb") as opened:
+            return opened.read(2) == b"#!"
+    except OSError:
+        return True
+
+
+def use_real_interpreter() -> None:
+    """Let multiprocessing spawn from the real interpreter in this process (nnU-Net's workers need it)."""
+    interpreter = real_interpreter()
+    if interpreter != sys.executable:
+        multiprocessing.set_executable(interpreter)
+
+
+def start_job(
+    folder: Path,
+    *,
+    interpreter: str | None = None,
+    library: Path | None = None,
+    environment: dict[str, str] | None = None,
+    detached: bool = False,
+    worker: str = "SSLSegLib.jobs.worker",
+) -> "JobProcess":
+    """Start or resume a job in a child process.
+
+    Args:
+        folder: The job folder.
+        interpreter: Python to use; default :func:`real_interpreter`.
+        library: Folder that holds ``SSLSegLib``; default the one this code lies in.
+        environment: Variables added to the child's environment; this process's own stays as it is.
+        detached: Let the child outlive this process (it can be found again by its job folder).
+        worker: Module that the child runs; one that registers further job kinds ends in ``worker.main()``.
+
+    Raises:
+        JobError: When there is no job in the folder, or the child cannot be started.
+    """
+    import psutil
+
+    job = Job.open(folder)
+    if _lives_elsewhere(job):
+        raise JobError(f"The job in {job.folder} is already running.", remedy="Wait for it, or cancel it.")
+    job.logs.mkdir(exist_ok=True)
+    # A worker that dies before it can say anything must not leave an older run's end standing.
+    job.write_state(job.state().model_copy(update={"status": "pending", "message": "", "remedy": "", "ended": None}))
+    paths = [str(library or LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **(environment or {})}
+    command = [interpreter or real_interpreter(), "-m", worker, str(job.folder)]
+    if not detached:
+        command += ["--parent", str(os.getpid()), "--parent-start", str(psutil.Process().create_time())]
+    # Noise that libraries print goes to a file; what the job says goes through its event log.
+    follower = EventFollower(job.events_path, only_new=True)
+    with open(job.logs / "worker.log", "ab") as output:
+        try:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                cwd=job.folder,
+                start_new_session=sys.platform != "win32",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        except OSError as error:
+            raise JobError(f"The worker could not be started: {error}.") from error
+    return JobProcess(job, child, follower)
+
+
+class JobProcess:
+    """A job that runs in a child process."""
+
+    def __init__(self, job: Job, child: "subprocess.Popen[bytes]", events: EventFollower) -> None:
+        self.job = job
+        self._child = child
+        self._events = events
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the child lives."""
+        return self._child.poll() is None
+
+    def poll(self) -> list[dict[str, Any]]:
+        """Events since the last call, without waiting."""
+        return self._events.poll()
+
+    def follow(self) -> Iterator[dict[str, Any]]:
+        """Yield events until the child has ended."""
+        yield from self._events.follow(lambda: not self.running)
+
+    def wait(self, timeout: float | None = None) -> JobState:
+        """Wait for the child and return how the job ended, also when the child could not say so itself.
+
+        Raises:
+            JobError: When the time ran out.
+        """
+        try:
+            code = self._child.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise JobError(f"The job is still running after {timeout} s.") from error
+        return _conclude(self.job, _how_it_died(code))
+
+    def cancel(self, patience: float = 3.0) -> JobState:
+        """End the child and everything it started; the job can be resumed.
+
+        Args:
+            patience: Seconds the child has to end by itself before it is killed.
+        """
+        kill_tree(self._child.pid, patience=patience)
+        self._child.wait()
+        return _conclude(self.job, None)
+
+
+def cancel_job(folder: Path, patience: float = 3.0) -> JobState:
+    """Cancel a job whoever started it, found by its lock.
+
+    Raises:
+        JobError: When it runs on another machine.
+    """
+    job = Job.open(folder)
+    owner = lock_owner(job.lock_path)
+    if owner is not None:
+        process = owner_process(owner)
+        if process is not None:
+            kill_tree(process.pid, patience=patience)
+        elif job.state().status == "running" and owner.get("host") != platform.node():
+            raise JobError(f"The job runs on {owner.get('host')}.", remedy="Cancel it there.")
+    return _conclude(job, None)
+
+
+def _lives_elsewhere(job: Job) -> bool:
+    owner = lock_owner(job.lock_path)
+    return owner is not None and owner_process(owner) is not None
+
+
+def _conclude(job: Job, died: str | None) -> JobState:
+    """The final state; a worker that was killed could not write it, so it is written for it."""
+    state = job.state()
+    if _lives_elsewhere(job):
+        return state
+    if state.status in ("running", "pending"):
+        state.ended = utc_now()
+        if died is None:
+            state.status = "cancelled"
+        else:
+            state.status, state.message = "failed", f"The worker ended unexpectedly ({died})."
+            state.remedy = f"Run the job again: finished cases are kept. If it happens again, see {job.logs}."
+        job.write_state(state)
+    return state
+
+
+def _how_it_died(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"{name}; the system may have run out of memory" if name == "SIGKILL" else name
+
+
+def kill_tree(pid: int, patience: float = 3.0) -> None:
+    """End a process and all its descendants: politely first, after ``patience`` seconds without mercy.
+
+    Only the process itself is asked politely; a worker ends its own children, and what is left of them is killed.
+    """
+    import psutil
+
+    try:
+        root = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    family = {process.pid: process for process in [root, *_descendants(root)]}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root.terminate()
+    deadline = time.monotonic() + patience
+    while _is_alive(root) and time.monotonic() < deadline:
+        family.update({process.pid: process for process in _descendants(root)})
+        time.sleep(0.05)
+    for process in family.values():
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(family.values(), timeout=2.0)
+
+
+def _is_alive(process: Any) -> bool:
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _descendants(process: Any) -> list[Any]:
+    import psutil
+
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,140 @@
+"""Run a job in this process: look before leaping, skip what is finished, and always say how it ended."""
+
+import logging
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from SSLSegLib.errors import JobError, SSLSegError
+from SSLSegLib.jobs.events import EventLog
+from SSLSegLib.jobs.folder import Job, JobState, Status
+from SSLSegLib.jobs.kinds import job_kind
+from SSLSegLib.jobs.lock import JobLock
+from SSLSegLib.jobs.manifest import software_versions, utc_now
+from SSLSegLib.progress import Progress, silent
+
+__all__ = ["EXIT_CODES", "run_job"]
+
+# How a process that ran a job ends: 0 finished, 1 unexpected, 2 an error with a way out, 3 cancelled.
+EXIT_CODES: dict[Status, int] = {"finished": 0, "failed": 2, "cancelled": 3}
+
+
+def run_job(folder: Path | Job, progress: Progress = silent) -> JobState:
+    """Run or resume a job until it is finished, has failed or was cancelled.
+
+    Args:
+        folder: The job, its folder, or the manifest in it.
+        progress: Hears every event, beside the job's own log.
+
+    Returns:
+        The final state, ``finished`` or ``cancelled`` (by Ctrl-C or a polite termination).
+
+    Raises:
+        SSLSegError: The reason of the failure, which also stands in the state.
+        JobError: Also when another process is running the job; nothing is written then.
+    """
+    job = folder if isinstance(folder, Job) else Job.open(folder)
+    kind = job_kind(job.manifest.kind)
+    with ExitStack() as stack:
+        lock = stack.enter_context(JobLock(job.lock_path))
+        log = stack.enter_context(EventLog(job.events_path))
+        job.logs.mkdir(exist_ok=True)
+        stack.enter_context(_text_log(job.logs / "job.log"))
+        state = job.state().model_copy(
+            update={"status": "running", "message": "", "remedy": "", "started": utc_now(), "ended": None}
+        )
+
+        def tell(event: str, **fields: Any) -> None:
+            lock.check()
+            if event == "cases":
+                state.cases_done, state.cases_total = fields["done"], fields["total"]
+                job.write_state(state)
+            log(event, **fields)
+            progress(event, **fields)
+
+        def end(status: Status, message: str = "", remedy: str = "", **fields: Any) -> None:
+            state.status, state.message, state.remedy, state.ended = status, message, remedy, utc_now()
+            job.write_state(state)
+            log(status, **({"message": message, "remedy": remedy} if message else {}), **fields)
+            progress(status, **({"message": message, "remedy": remedy} if message else {}), **fields)
+
+        try:
+            stack.enter_context(_termination_as_interrupt())
+            job.write_state(state)
+            tell("started", kind=kind.name, versions=software_versions(), resumed=lock.taken_over_from is not None)
+            kind.preflight(job, tell)
+            kind.run(job, tell)
+        except KeyboardInterrupt:
+            end("cancelled")
+        except SSLSegError as error:
+            if not lock.lost:
+                end("failed", error.problem, error.remedy or "", case=error.case_id)
+            raise
+        except MemoryError as error:
+            out_of_memory = JobError(
+                "The computer has too little free memory for this job.",
+                remedy="Close other programs or use --preset fast; finished cases are kept, run the job again.",
+            )
+            end("failed", out_of_memory.problem, out_of_memory.remedy or "")
+            raise out_of_memory from error
+        except OSError as error:
+            failure = _disk_failure(error, job)
+            logging.getLogger("SSLSegLib").error("%s", traceback.format_exc())
+            end("failed", failure.problem, failure.remedy or "")
+            raise failure from error
+        except BaseException as error:
+            logging.getLogger("SSLSegLib").error("%s", traceback.format_exc())
+            remedy = f"See {job.logs / 'job.log'}; finished cases are kept, run the job again."
+            end("failed", f"Unexpected error: {type(error).__name__}: {error}", remedy)
+            raise
+        else:
+            end("finished")
+    return state
+
+
+def _disk_failure(error: OSError, job: Job) -> JobError:
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return JobError(
+            f"The disk of {job.folder} is full.",
+            remedy="Make space and run the job again; finished cases are kept.",
+        )
+    return JobError(f"A file could not be read or written: {error}.", remedy=f"See {job.logs / 'job.log'}.")
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM (and Ctrl-Break on Windows) end the run like Ctrl-C, where Python lets us say so: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGTERM, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _text_log(path: Path) -> Iterator[None]:
+    logger = logging.getLogger("SSLSegLib")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

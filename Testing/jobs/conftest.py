@@ -1,0 +1,49 @@
+"""What the tests of the job room share: a small kind of job and a way to run it in a real child process."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.manifest import Manifest
+from SSLSegLib.jobs.process import LIBRARY, start_job
+
+HERE = Path(__file__).parent
+
+
+def _register_counting() -> None:
+    if "counting_worker" not in sys.modules:
+        specification = importlib.util.spec_from_file_location("counting_worker", HERE / "counting_worker.py")
+        module = importlib.util.module_from_spec(specification)
+        sys.modules["counting_worker"] = module
+        specification.loader.exec_module(module)
+
+
+_register_counting()
+
+
+@pytest.fixture
+def make_job(tmp_path):
+    def make(name="job", seed=42, **parameters):
+        return Job.create(tmp_path / name, Manifest(kind="counting", seed=seed, parameters=parameters))
+
+    return make
+
+
+@pytest.fixture
+def start():
+    started = []
+
+    def start_counting(job, **options):
+        paths = os.pathsep.join([str(LIBRARY), str(HERE)])
+        process = start_job(job.folder, worker="counting_worker", environment={"PYTHONPATH": paths}, **options)
+        started.append(process)
+        return process
+
+    yield start_counting
+    for process in started:
+        if process.running:
+            process.cancel(patience=0.1)

@@ -1,0 +1,115 @@
+import json
+import threading
+
+import pytest
+
+from SSLSegLib.errors import JobError
+from SSLSegLib.jobs.events import EventFollower, EventLog, read_events
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "events.jsonl"
+
+
+def test_events_come_back_in_order_one_json_object_a_line(path):
+    with EventLog(path) as log:
+        log("stage", stage="Encoding", total=3)
+        log("result", case="é\n")
+    assert [event["event"] for event in read_events(path)] == ["stage", "result"]
+    lines = path.read_bytes().splitlines()
+    assert len(lines) == 2
+    assert json.loads(lines[1])["case"] == "é\n"
+    assert all(line.isascii() for line in lines)
+
+
+def test_a_torn_last_line_is_left_out_by_readers_and_cut_off_by_the_next_writer(path):
+    with EventLog(path) as log:
+        log("one")
+    with open(path, "ab") as file:
+        file.write(b'{"schema_version": 1, "event": "tor')
+    assert [event["event"] for event in read_events(path)] == ["one"]
+    with EventLog(path) as log:
+        log("two")
+    assert [event["event"] for event in read_events(path)] == ["one", "two"]
+
+
+def test_a_log_that_is_nothing_but_a_torn_line_starts_again(path):
+    path.write_bytes(b'{"sch' * 30_000)
+    with EventLog(path) as log:
+        log("one")
+    assert [event["event"] for event in read_events(path)] == ["one"]
+
+
+def test_opening_for_writing_keeps_every_whole_line_of_a_long_log(path):
+    with EventLog(path) as log:
+        for number in range(3000):
+            log("metric", number=number, filler="x" * 50)
+    before = path.read_bytes()
+    EventLog(path).close()
+    assert path.read_bytes() == before
+
+
+def test_a_follower_gives_each_event_once_and_waits_for_the_rest_of_a_line(path):
+    follower = EventFollower(path)
+    assert follower.poll() == []
+    with EventLog(path) as log:
+        log("one")
+        assert [event["event"] for event in follower.poll()] == ["one"]
+        with open(path, "ab") as file:
+            file.write(b'{"schema_version": 1, ')
+            file.flush()
+            assert follower.poll() == []
+            file.write(b'"event": "two"}\n')
+        assert [event["event"] for event in follower.poll()] == ["two"]
+        assert follower.poll() == []
+
+
+def test_a_follower_of_a_writing_thread_misses_nothing(path):
+    done = threading.Event()
+
+    def write():
+        with EventLog(path) as log:
+            for number in range(200):
+                log("metric", number=number)
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    numbers = [event["number"] for event in EventFollower(path).follow(done.is_set, interval=0.001)]
+    thread.join()
+    assert numbers == list(range(200))
+
+
+def test_a_follower_may_ask_for_new_events_only(path):
+    with EventLog(path) as log:
+        log("old")
+        follower = EventFollower(path, only_new=True)
+        log("new")
+        assert [event["event"] for event in follower.poll()] == ["new"]
+
+
+def test_a_flood_of_progress_is_thinned_but_its_end_is_always_told(path):
+    with EventLog(path) as log:
+        for done in range(1, 1001):
+            log("progress", stage="Tracking", done=done, total=1000)
+    events = read_events(path)
+    assert len(events) < 200
+    assert events[0]["done"] == 1
+    assert events[-1]["done"] == 1000
+
+
+@pytest.mark.parametrize("line", [b"not json", b"[]", b'{"schema_version": 1}', b'{"event": "x"}', b"\xff\xff"])
+def test_a_damaged_line_within_the_log_is_refused_with_its_number(path, line):
+    with EventLog(path) as log:
+        log("one")
+    with open(path, "ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(JobError, match=r"Line 2 of .* is damaged"):
+        read_events(path)
+
+
+def test_a_newer_log_is_refused(path):
+    path.write_text('{"schema_version": 2, "event": "x"}\n')
+    with pytest.raises(JobError, match="newer version"):
+        read_events(path)

@@ -1,0 +1,170 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from SSLSegLib.errors import JobError
+from SSLSegLib.jobs import process as process_module
+from SSLSegLib.jobs.events import read_events
+from SSLSegLib.jobs.process import LIBRARY, cancel_job, real_interpreter, start_job
+
+
+def wait_for(condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def is_gone(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def grandchild_of(job):
+    def pids():
+        return [event["grandchild"] for event in read_events(job.events_path) if "grandchild" in event]
+
+    wait_for(pids)
+    return pids()[0]
+
+
+def test_a_child_process_runs_the_job_and_its_events_can_be_followed(make_job, start):
+    job = make_job(noise=True)
+    child = start(job)
+    events = [event["event"] for event in child.follow()]
+    assert child.wait(10).status == "finished"
+    assert events[0] == "started"
+    assert events.count("result") == 4
+    assert events[-1] == "finished"
+    assert b"noise of a library" in (job.logs / "worker.log").read_bytes()
+
+
+def test_a_child_that_fails_says_why(make_job, start):
+    state = start(make_job(failing="a")).wait(20)
+    assert (state.status, state.message) == ("failed", "it cannot be counted.")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_killed_child_is_reported_and_the_job_resumes_without_redoing_results(make_job, start):
+    job = make_job(seconds=0.15)
+    child = start(job)
+    wait_for(lambda: job.has_result("b"))
+    os.kill(child.pid, signal.SIGKILL)
+    state = child.wait(10)
+    assert state.status == "failed"
+    assert "SIGKILL" in state.message
+    done = job.finished(list("abcd"))
+    before = {case: (job.result_folder(case) / "when.txt").read_text() for case in done}
+    assert start(job).wait(20).status == "finished"
+    assert {case: (job.result_folder(case) / "when.txt").read_text() for case in done} == before
+    assert job.finished(list("abcd")) == list("abcd")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_kills_at_random_moments_never_leave_a_torn_job(make_job, start):
+    job, moments = make_job(seconds=0.05), random.Random(0)
+    for _ in range(4):
+        child = start(job)
+        wait_for(lambda child=child: child.poll() or not child.running)
+        time.sleep(moments.uniform(0, 0.12))
+        if child.running:
+            os.kill(child.pid, signal.SIGKILL)
+        child.wait(10)
+        read_events(job.events_path)
+        job.state()
+    assert start(job).wait(20).status == "finished"
+    assert [(job.result_folder(case) / "count.txt").read_text() for case in "abcd"] == [f"42 {case}" for case in "abcd"]
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_cancel_ends_the_whole_tree_within_five_seconds(make_job, start, deaf):
+    job = make_job(seconds=60, grandchild=True, deaf=deaf)
+    child = start(job)
+    grandchild = grandchild_of(job)
+    began = time.monotonic()
+    state = child.cancel(patience=1.0)
+    assert time.monotonic() - began < 5
+    assert state.status == "cancelled"
+    assert is_gone(child.pid)
+    assert is_gone(grandchild)
+
+
+def test_a_job_can_be_cancelled_by_its_folder_alone(make_job, start):
+    job = make_job(seconds=60, grandchild=True)
+    child = start(job)
+    grandchild = grandchild_of(job)
+    assert cancel_job(job.folder).status == "cancelled"
+    assert is_gone(child.pid)
+    assert is_gone(grandchild)
+
+
+def test_a_running_job_is_not_started_twice(make_job, start):
+    job = make_job(seconds=60)
+    start(job)
+    wait_for(lambda: job.state().status == "running")
+    with pytest.raises(JobError, match="already running"):
+        start(job)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_the_death_of_the_parent_ends_the_child_and_its_children(make_job):
+    job = make_job(seconds=60, grandchild=True)
+    here = os.path.dirname(__file__)
+    program = (
+        "import os, sys, time; from pathlib import Path; from SSLSegLib.jobs.process import LIBRARY, start_job\n"
+        f"sys.path.insert(0, {here!r}); import counting_worker\n"
+        f"environment = {{'PYTHONPATH': os.pathsep.join([str(LIBRARY), {here!r}])}}\n"
+        f"child = start_job(Path({str(job.folder)!r}), worker='counting_worker', environment=environment)\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=LIBRARY) as parent:
+        child = int(parent.stdout.readline())
+        grandchild = grandchild_of(job)
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: is_gone(child) and is_gone(grandchild))
+    assert job.state().status == "cancelled"
+
+
+def test_a_job_runs_under_an_interpreter_whose_sys_executable_is_a_launcher(make_job, tmp_path, monkeypatch, start):
+    launcher = tmp_path / "PythonSlicer"
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    launcher.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(launcher))
+    found = real_interpreter()
+    assert found != str(launcher)
+    version = subprocess.run(
+        [found, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=True
+    )
+    assert version.stdout.strip() == sys.version
+
+
+def test_behind_slicer_itself_the_real_python_is_found_beside_it(tmp_path, monkeypatch):
+    slicer, real = tmp_path / "SlicerApp-real", tmp_path / "python-real"
+    slicer.write_bytes(b"\x7fELF")
+    real.write_bytes(b"\x7fELF")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "PythonSlicer"))
+    monkeypatch.setattr(psutil.Process, "exe", lambda self: str(slicer))
+    if sys.platform != "win32":
+        assert process_module.real_interpreter() == str(real)
+    real.unlink()
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    with pytest.raises(JobError, match="SSLSEG_PYTHON"):
+        process_module.real_interpreter()
+
+
+def test_a_worker_that_cannot_even_start_is_reported(make_job, tmp_path):
+    job = make_job()
+    with pytest.raises(JobError, match="could not be started"):
+        start_job(job.folder, interpreter=str(tmp_path / "no-such-python"))
+    child = start_job(job.folder, worker="no_such_module")
+    assert child.wait(20).status == "failed"
+    assert "exit code 1" in job.state().message

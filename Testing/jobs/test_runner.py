@@ -1,0 +1,105 @@
+import errno
+import os
+import signal
+
+import counting_worker
+import pytest
+
+from SSLSegLib.errors import CaseError, JobError
+from SSLSegLib.jobs.events import read_events
+from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.kinds import JobKind, register_kind
+from SSLSegLib.jobs.lock import JobLock
+from SSLSegLib.jobs.runner import run_job
+
+
+def run_with(monkeypatch, job, run):
+    register_kind(JobKind("counting", counting_worker.CountingParameters, counting_worker.preflight, run))
+    try:
+        return run_job(job)
+    finally:
+        register_kind(counting_worker.KIND)
+
+
+def test_a_run_ends_finished_with_every_result_and_tells_both_listeners(make_job):
+    job, heard = make_job(), []
+    state = run_job(job.folder, lambda event, **fields: heard.append(event))
+    assert state.status == job.state().status == "finished"
+    assert (state.cases_done, state.cases_total) == (4, 4)
+    assert job.finished(["a", "b", "c", "d"]) == ["a", "b", "c", "d"]
+    assert heard == [event["event"] for event in read_events(job.events_path)]
+    assert heard[0] == "started"
+    assert heard[-1] == "finished"
+    assert not job.lock_path.exists()
+
+
+def test_running_again_redoes_only_what_is_missing_or_damaged(make_job):
+    job = make_job()
+    run_job(job)
+    before = {case: (job.result_folder(case) / "when.txt").read_text() for case in "abcd"}
+    (job.result_folder("b") / "count.txt").write_text("edited")
+    run_job(job)
+    after = {case: (job.result_folder(case) / "when.txt").read_text() for case in "abcd"}
+    assert [case for case in "abcd" if before[case] != after[case]] == ["b"]
+
+
+def test_an_error_with_a_way_out_stands_in_the_state_and_is_raised(make_job):
+    job = make_job(failing="c")
+    with pytest.raises(CaseError):
+        run_job(job)
+    state = job.state()
+    assert (state.status, state.message, state.remedy) == ("failed", "it cannot be counted.", "Leave it out.")
+    assert read_events(job.events_path)[-1]["case"] == "c"
+    assert job.finished(["a", "b", "c"]) == ["a", "b"]
+
+
+def test_an_unexpected_error_leaves_its_traceback_in_the_log(make_job, monkeypatch):
+    job = make_job()
+
+    def broken(job, progress):
+        raise ZeroDivisionError("by nought")
+
+    with pytest.raises(ZeroDivisionError):
+        run_with(monkeypatch, job, broken)
+    assert "ZeroDivisionError" in job.state().message
+    assert "in broken" in (job.logs / "job.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(OSError(errno.ENOSPC, "No space"), "disk of .* is full"), (MemoryError(), "too little free memory")],
+)
+def test_a_full_disk_and_full_memory_are_explained(make_job, monkeypatch, error, words):
+    job = make_job()
+
+    def broken(job, progress):
+        raise error
+
+    with pytest.raises(JobError, match=words):
+        run_with(monkeypatch, job, broken)
+    assert job.state().status == "failed"
+    assert job.state().remedy
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_end_leaves_a_cancelled_job_that_can_go_on(make_job, monkeypatch, number):
+    job = make_job()
+
+    def interrupted(job, progress):
+        with job.new_result("a") as folder:
+            (folder / "count.txt").write_text("42 a")
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_with(monkeypatch, job, interrupted).status == "cancelled"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert Job.open(job.folder).state().status == "cancelled"
+    assert run_job(job).status == "finished"
+
+
+def test_a_job_that_runs_elsewhere_is_not_touched(make_job):
+    job = make_job()
+    with JobLock(job.lock_path), pytest.raises(JobError, match="runs this job"):
+        run_job(job)
+    assert job.state().status == "pending"
+    assert not job.events_path.exists()
