@@ -1,17 +1,20 @@
-"""SAM2 from stock ``sam2`` classes: the package's own configuration files plus overrides, no Hydra state."""
+"""SAM2 from stock ``sam2`` classes: the package's own configuration files plus overrides, without Hydra's state."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources as package_files
 from typing import Any
+from unittest import mock
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from ..errors import WeightsError
+from .configuration import Sam2Configuration
 
-__all__ = ["Sam2Configuration", "build_sam2"]
+__all__ = ["Sam2Configuration", "build_sam2", "place_sam2", "resolved_configuration"]
 
-# What sam2's own builder adds for prediction: an unstable single mask falls back to the best of three.
+# What sam2's own builders add for prediction: an unstable single mask falls back to the best of three.
 _STABLE_MULTIMASK = {
     "sam_mask_decoder_extra_args": {
         "dynamic_multimask_via_stability": True,
@@ -19,61 +22,85 @@ _STABLE_MULTIMASK = {
         "dynamic_multimask_stability_thresh": 0.98,
     }
 }
+# What its video builder adds besides, but for fill_hole_area=8: hole filling needs sam2's compiled CUDA extension
+# and without it only warns on every call.
+_VIDEO = {"_target_": "sam2.sam2_video_predictor.SAM2VideoPredictor", "binarize_mask_from_pts_for_mem_enc": True}
 
 
-class Sam2Configuration(BaseModel):
-    """A stock SAM2 configuration file and what differs from it.
+def resolved_configuration(configuration: Sam2Configuration, *, predictor: bool = False) -> Any:
+    """The full model configuration (an OmegaConf ``DictConfig``) that :func:`build_sam2` instantiates.
 
-    Args:
-        base: Name of a file in ``sam2/configs/sam2.1`` without its ending, e.g. ``sam2.1_hiera_t``.
-        image_size: Side of the square frame in pixels; the attention's feature size follows (side / 16).
-        overrides: Nested values that replace the file's, e.g. ``{"image_encoder": {"trunk": {"embed_dim": 32}}}``.
+    Raises:
+        WeightsError: The base does not exist in the installed ``sam2``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base: str = "sam2.1_hiera_t"
-    image_size: int = 1024
-    overrides: Mapping[str, Any] = {}
-
-
-def _resolved(configuration: Sam2Configuration, *, predictor: bool):
     from omegaconf import OmegaConf
 
-    text = package_files.files("sam2").joinpath(f"configs/sam2.1/{configuration.base}.yaml")
-    if not text.is_file():
+    stock = package_files.files("sam2").joinpath("configs", "sam2.1", f"{configuration.base}.yaml")
+    if "/" in configuration.base or "\\" in configuration.base or not stock.is_file():
         raise WeightsError(
             f"The sam2 package has no configuration named {configuration.base!r}.",
             remedy="Use one of sam2.1_hiera_t, sam2.1_hiera_s, sam2.1_hiera_b+, sam2.1_hiera_l.",
         )
-    model = OmegaConf.create(text.read_text()).model
-    feature_side = configuration.image_size // 16
-    attention = {"feat_sizes": [feature_side, feature_side]}
-    model = OmegaConf.merge(
-        model,
+    features = [configuration.image_size // 16] * 2
+    attention = {"feat_sizes": features}
+    return OmegaConf.merge(
+        OmegaConf.create(stock.read_text(encoding="utf-8")).model,
         {
             "image_size": configuration.image_size,
             "memory_attention": {"layer": {"self_attention": attention, "cross_attention": attention}},
         },
         _STABLE_MULTIMASK,
-        {"binarize_mask_from_pts_for_mem_enc": True} if predictor else {},
+        _VIDEO if predictor else {},
         dict(configuration.overrides),
     )
-    if predictor:
-        model["_target_"] = "sam2.sam2_video_predictor.SAM2VideoPredictor"
-    return model
 
 
 def build_sam2(configuration: Sam2Configuration, *, predictor: bool = False) -> torch.nn.Module:
-    """Build a SAM2 with random weights, in eval mode, on the CPU.
+    """Build a SAM2 with random weights, in eval mode, on the CPU and without touching a GPU.
+
+    Equal to what ``sam2.build_sam.build_sam2`` composes through Hydra's global state, which is neither read nor
+    written here (importing ``sam2`` initialises it where the application has not).
 
     Args:
         configuration: Which SAM2.
         predictor: Build the stock ``SAM2VideoPredictor`` (the oracle of the tests) rather than ``SAM2Base``.
 
     Raises:
-        WeightsError: The configuration's base does not exist.
+        WeightsError: The configuration's base does not exist, or its overrides do not fit the classes.
     """
+    import sam2  # noqa: F401  its import sets Hydra's state up if nobody has; nothing below does
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    return instantiate(_resolved(configuration, predictor=predictor), _recursive_=True).eval()
+    resolved = resolved_configuration(configuration, predictor=predictor)
+    try:
+        with _construction_without_gpu():
+            model = instantiate(resolved, _recursive_=True)
+    except InstantiationException as problem:
+        raise WeightsError(
+            f"No SAM2 can be built from {configuration!r}: {problem}",
+            remedy="Correct the overrides; their names and values are those of sam2's configuration files.",
+        ) from problem
+    return model.eval()
+
+
+def place_sam2(model: torch.nn.Module, device: torch.device | str) -> torch.nn.Module:
+    """Move a SAM2 to a device, with the tables that its modules keep outside their buffers. Returns the model."""
+    model = model.to(device)
+    for module in model.modules():
+        if isinstance(getattr(module, "freqs_cis", None), torch.Tensor):  # RoPEAttention
+            module.freqs_cis = module.freqs_cis.to(device)
+        if isinstance(getattr(module, "cache", None), dict):  # PositionEmbeddingSine
+            module.cache.clear()
+    return model
+
+
+_construction_lock = threading.Lock()
+
+
+@contextmanager
+def _construction_without_gpu() -> Iterator[None]:
+    """sam2's RoPEAttention and PositionEmbeddingSine put tables on "cuda" as soon as a GPU exists, whatever device
+    is asked for: on a full GPU, or in a forked child, a model for the CPU would fail. So there is none meanwhile."""
+    with _construction_lock, mock.patch.object(torch.cuda, "is_available", return_value=False):
+        yield
