@@ -1,0 +1,1 @@
+"""Cases and results as MRML nodes and scenes. The only room that imports slicer and vtk; import its modules."""

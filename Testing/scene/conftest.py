@@ -1,0 +1,33 @@
+"""One embedded Slicer per process: every test starts with an empty scene, and fails on errors that VTK reports."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from SSLSegLib.scene import embedded
+
+
+@pytest.fixture(scope="session")
+def slicer_parts() -> embedded.EmbeddedSlicer:
+    return embedded.start()
+
+
+@pytest.fixture
+def scene(slicer_parts: embedded.EmbeddedSlicer) -> Iterator[Any]:
+    import vtk
+
+    window = vtk.vtkOutputWindow.GetInstance()
+    reported: list[str] = []
+
+    @vtk.calldata_type(vtk.VTK_STRING)
+    def report(caller: Any, event: str, message: str) -> None:
+        reported.append(message)
+
+    observers = [window.AddObserver(kind, report) for kind in ("ErrorEvent", "WarningEvent")]
+    slicer_parts.scene.Clear(0)
+    yield slicer_parts.scene
+    slicer_parts.scene.Clear(0)
+    for observer in observers:
+        window.RemoveObserver(observer)
+    assert not reported
