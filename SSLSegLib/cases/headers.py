@@ -1,0 +1,227 @@
+"""What a file says of itself, read before its voxels: kind of voxels, grid, and whether it can be whole.
+
+ITK fills up the missing end of a truncated NIfTI file without a word, and believes any size that a header declares.
+Both are looked at here before memory is asked for.
+"""
+
+import gzip
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import SimpleITK
+
+from SSLSegLib.cases.dicom import series_files
+from SSLSegLib.cases.geometry import Geometry
+from SSLSegLib.errors import CaseError
+
+__all__ = ["ENDINGS", "ImageHeader", "has_known_ending", "read_header", "verify_stream"]
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+_GREATEST_DEFLATE_RATIO = 1032  # of the format; a header that declares more than this times the file lies
+_FLOATS = {"32-bit float", "64-bit float"}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageHeader:
+    """A header. ``size`` is in file order (i, j, k, ...); ``files`` are several for a DICOM series."""
+
+    files: tuple[Path, ...]
+    size: tuple[int, ...]
+    components: int
+    voxel_type: str
+    metadata: dict[str, str]
+    geometry: Geometry | None  # None where the image is not three-dimensional
+
+    @property
+    def is_float(self) -> bool:
+        """Whether voxels are stored or scaled as floating point numbers."""
+        return any(kind in self.voxel_type for kind in _FLOATS)
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether this looks like a colour picture: three or four bytes a voxel."""
+        return self.components in (3, 4) and "8-bit unsigned" in self.voxel_type
+
+    @property
+    def voxels(self) -> int:
+        """How many numbers the image holds."""
+        return int(np.prod(self.size, dtype=np.float64)) * self.components
+
+
+def has_known_ending(path: Path) -> bool:
+    """Whether the name ends like a file that can be read."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+def read_header(path: Path, *, case_id: str | None = None) -> ImageHeader:
+    """Read the header of an image or label file, or of a DICOM series folder.
+
+    Raises:
+        CaseError: Where the file is missing, of an unknown kind, damaged or too short, is not three-dimensional, or
+            would not fit into memory.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CaseError(f"There is no file {path}.", case_id=case_id, remedy="correct the path in cohort.json.")
+    files = series_files(path, case_id=case_id) if path.is_dir() else (path,)
+    if not path.is_dir() and not has_known_ending(path):
+        raise CaseError(
+            f"{path.name} is of no kind that can be read.",
+            case_id=case_id,
+            remedy=f"use one of {', '.join(ENDINGS)}, or the folder of a DICOM series.",
+        )
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        _refuse_short_nifti(path, case_id)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(files[0]))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise unreadable(path, error, case_id) from None
+    size = tuple(reader.GetSize())
+    while len(size) > 3 and size[-1] == 1:  # a fourth dimension of one is no time series
+        size = size[:-1]
+    if len(files) > 1:
+        size = (*size[:2], len(files))
+    header = ImageHeader(
+        files=files,
+        size=size,
+        components=reader.GetNumberOfComponents(),
+        voxel_type=SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()),
+        metadata={key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()},
+        geometry=_geometry(reader, path, case_id)
+        if len(files) == 1 and reader.GetDimension() == len(size) == 3
+        else None,
+    )
+    _refuse_other_dimensions(header, path, case_id)
+    _refuse_too_large(header, path, case_id)
+    return header
+
+
+def verify_stream(path: Path, *, case_id: str | None = None) -> None:
+    """Unpack a ``.gz`` file to its end and check its sums, keeping nothing.
+
+    Raises:
+        CaseError: Where it is truncated or damaged.
+    """
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 22):
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise CaseError(
+            f"{path.name} is truncated or damaged ({error}).",
+            case_id=case_id,
+            remedy="copy or download the file again.",
+        ) from None
+
+
+def unreadable(path: Path, error: Exception, case_id: str | None) -> CaseError:
+    """ITK's message in a sentence."""
+    said = " ".join(str(error).split("ERROR: ")[-1].split())[:200]
+    if "orthonormal" in str(error):
+        return CaseError(
+            f"{path.name} has a sheared coordinate system, which image formats other than NIfTI cannot express.",
+            case_id=case_id,
+            remedy="resample it onto a straight grid (for example by opening and hardening it in 3D Slicer).",
+        )
+    return CaseError(
+        f"{path.name} cannot be read: {said}.",
+        case_id=case_id,
+        remedy="check that the file is whole and opens in 3D Slicer; copy or download it again otherwise.",
+    )
+
+
+def _geometry(reader: SimpleITK.ImageFileReader, path: Path, case_id: str | None) -> Geometry:
+    try:
+        return Geometry.from_sitk(reader)
+    except ValueError as error:
+        raise CaseError(
+            f"{path.name} has no usable position in space: {error}", case_id=case_id, remedy="correct its header."
+        ) from None
+
+
+def _refuse_other_dimensions(header: ImageHeader, path: Path, case_id: str | None) -> None:
+    if len(header.size) == 3:
+        return
+    sizes = " x ".join(str(size) for size in header.size)
+    if len(header.size) < 3:
+        remedy = "give a volume; a single slice must be stored as a volume of one slice."
+    else:
+        remedy = "split it into one three-dimensional file per channel or time point."
+    raise CaseError(
+        f"{path.name} has {len(header.size)} dimensions ({sizes}); a volume has three.", case_id=case_id, remedy=remedy
+    )
+
+
+def _refuse_too_large(header: ImageHeader, path: Path, case_id: str | None) -> None:
+    on_disk = sum(file.stat().st_size for file in header.files)
+    bits = next((bits for bits in (64, 32, 16) if f"{bits}-bit" in header.voxel_type), 8)
+    declared = header.voxels * bits // 8
+    attached = path.name.lower().endswith((".nhdr", ".mhd"))  # voxels lie in another file
+    if not attached and not path.is_dir() and declared > on_disk * _GREATEST_DEFLATE_RATIO:
+        raise CaseError(
+            f"{path.name} declares {declared / 1e9:.3g} GB of voxels but is a file of {on_disk} bytes; it is damaged.",
+            case_id=case_id,
+            remedy="copy or download the file again.",
+        )
+    needed, free = declared + 4 * header.voxels, psutil.virtual_memory().available
+    if needed > free:
+        raise CaseError(
+            f"{path.name} needs {needed / 1e9:.3g} GB of memory to be read; {free / 1e9:.3g} GB are free.",
+            case_id=case_id,
+            remedy="crop or resample the volume, or use a machine with more memory.",
+        )
+
+
+def _refuse_short_nifti(path: Path, case_id: str | None) -> None:
+    """Compare the declared voxels with the bytes that are there; unpack the whole stream only where in doubt."""
+    packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path) if packed else open(path, "rb") as stream:
+            start = stream.read(540)
+    except (EOFError, OSError, zlib.error):
+        start = b""
+    expected = _nifti_bytes(start)
+    if expected is None:
+        raise CaseError(
+            f"{path.name} is empty or no NIfTI file.", case_id=case_id, remedy="copy or download the file again."
+        )
+    if packed:
+        with open(path, "rb") as stream:
+            stream.seek(-4, 2)
+            (unpacked,) = struct.unpack("<I", stream.read(4))
+        if unpacked != expected % 2**32:  # several members, padding, or a cut: only unpacking tells
+            verify_stream(path, case_id=case_id)
+    elif path.stat().st_size < expected:
+        raise CaseError(
+            f"{path.name} is truncated: {path.stat().st_size} bytes where its header announces {expected}.",
+            case_id=case_id,
+            remedy="copy or download the file again.",
+        )
+
+
+def _nifti_bytes(start: bytes) -> int | None:
+    """How long an unpacked NIfTI-1 or NIfTI-2 file is by its header; None where these bytes are no header."""
+    for order in "<>":
+        if len(start) >= 348 and struct.unpack_from(order + "i", start)[0] == 348:
+            sizes = struct.unpack_from(order + "8h", start, 40)
+            (bits,) = struct.unpack_from(order + "h", start, 72)
+            (offset,) = struct.unpack_from(order + "f", start, 108)
+        elif len(start) >= 540 and struct.unpack_from(order + "i", start)[0] == 540:
+            sizes = struct.unpack_from(order + "8q", start, 16)
+            (bits,) = struct.unpack_from(order + "h", start, 14)
+            (offset,) = struct.unpack_from(order + "q", start, 168)
+        else:
+            continue
+        if not 1 <= sizes[0] <= 7 or min(sizes[1 : sizes[0] + 1]) < 1 or bits < 1 or not 0 <= offset < 2**40:
+            return None
+        count = 1
+        for size in sizes[1 : sizes[0] + 1]:
+            count *= size
+        return int(offset) + (count * bits + 7) // 8
+    return None
