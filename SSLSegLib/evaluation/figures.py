@@ -1,0 +1,264 @@
+"""Pictures of results: contours on slices, the most uncertain slice, scores over cases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps, patheffects
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from SSLSegLib.cases.classes import SegmentClass
+from SSLSegLib.cases.geometry import Geometry
+from SSLSegLib.evaluation.orientation import SliceOrientation
+from SSLSegLib.files import atomic_path
+from SSLSegLib.pseudolabels.merging import MAXIMUM_ENTROPY
+
+__all__ = ["CaseView", "case_figure", "choose_slices", "overview_figure", "save_figure"]
+
+_REFERENCE_COLOR = "white"
+_UNCERTAINTY = colormaps["inferno"]
+_PANEL_INCHES = 3.3
+_MARGIN_MM = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class CaseView:
+    """What a picture of a case needs, all on one grid.
+
+    Attributes:
+        case_id: The case.
+        image: ``(K, J, I)``, one channel; None shows contours on black.
+        prediction: ``uint8 (K, J, I)``.
+        geometry: Of all.
+        reference: ``uint8 (K, J, I)``, if there is one.
+        uncertainty: ``(K, J, I)`` in nats, if there is one.
+        window: (low, high) intensities for black and white; the 0.5 and 99.5 percentiles by default.
+    """
+
+    case_id: str
+    image: NDArray | None
+    prediction: NDArray[np.uint8]
+    geometry: Geometry
+    reference: NDArray[np.uint8] | None = None
+    uncertainty: NDArray[np.float32] | None = None
+    window: tuple[float, float] | None = None
+
+
+def choose_slices(prediction: NDArray, reference: NDArray | None = None, count: int = 3) -> list[int]:
+    """Slices spread evenly through the structure (its inner part: the ends show next to nothing).
+
+    Args:
+        prediction: ``(K, J, I)``.
+        reference: The same shape, if there is one.
+        count: How many at most.
+
+    Returns:
+        Ascending slice indices; spread through the whole volume when both masks are empty.
+    """
+    foreground = prediction != 0 if reference is None else (prediction != 0) | (reference != 0)
+    occupied = np.flatnonzero(foreground.any(axis=(1, 2)))
+    if occupied.size == 0:
+        occupied = np.arange(prediction.shape[0])
+    shares = (np.arange(count) + 1) / (count + 1)
+    return sorted({int(occupied[round(share * (occupied.size - 1))]) for share in shares})
+
+
+def case_figure(view: CaseView, classes: Sequence[SegmentClass], title: str = "") -> Figure:
+    """Draw contours on up to three slices and, with an uncertainty map, the most uncertain slice.
+
+    Prediction: a line in the class's colour. Reference: a white dashed line. Uncertainty: on a scale from 0 to ln 2
+    that is the same in every picture.
+
+    Args:
+        view: The case.
+        classes: Whose contours to draw.
+        title: Above the panels; the case id by default.
+    """
+    orientation = SliceOrientation.of(view.geometry)
+    rows, columns = _crop(view, orientation)
+    low, high = view.window or _window(view.image)
+    slices = choose_slices(view.prediction, view.reference)
+    panels = [(index, False) for index in slices]
+    if view.uncertainty is not None:
+        panels.append((int(view.uncertainty.sum(axis=(1, 2), dtype=np.float64).argmax()), True))
+
+    height_mm = (rows.stop - rows.start) * orientation.pixel_mm[0]
+    width_mm = (columns.stop - columns.start) * orientation.pixel_mm[1]
+    panel_height = float(np.clip(_PANEL_INCHES * height_mm / width_mm, 1.6, 5.5))
+    figure = Figure(figsize=(_PANEL_INCHES * len(panels) + 0.6, panel_height + 1.15), facecolor="black", dpi=120)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained", h_pad=0.02, w_pad=0.02)
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (index, with_uncertainty) in zip(grid, panels, strict=True):
+        base = np.zeros(view.prediction.shape[1:]) if view.image is None else view.image[index]
+        axes.imshow(
+            orientation.picture(base)[rows, columns],
+            cmap="gray",
+            vmin=low,
+            vmax=high,
+            aspect=orientation.aspect,
+            interpolation="bilinear",
+        )
+        heading = f"slice {index} ({orientation.position(index)})"
+        if with_uncertainty:
+            heading = f"most uncertain: {heading}"
+            _draw_uncertainty(axes, orientation.picture(view.uncertainty[index])[rows, columns], orientation.aspect)
+        _draw_contours(axes, view, classes, index, orientation, (rows, columns), with_uncertainty)
+        _draw_letters(axes, orientation)
+        axes.set_title(heading, color="white", fontsize=9)
+        axes.set_axis_off()
+    if view.uncertainty is not None:
+        scale = figure.colorbar(
+            ScalarMappable(Normalize(0, MAXIMUM_ENTROPY), _UNCERTAINTY), ax=grid[-1], shrink=0.8, pad=0.02
+        )
+        scale.set_ticks([0, MAXIMUM_ENTROPY / 2, MAXIMUM_ENTROPY], labels=["0", "", "ln 2"])
+        scale.set_label("uncertainty (entropy)", color="white", fontsize=8)
+        scale.ax.tick_params(colors="white", labelsize=8)
+    figure.suptitle(title or view.case_id, color="white", fontsize=11)
+    _draw_legend(figure, classes, view.reference is not None)
+    return figure
+
+
+def overview_figure(rows: Sequence[tuple[str, float | None, float | None]]) -> Figure | None:
+    """Draw Dice over cases and, where both are known, Dice against uncertainty.
+
+    Args:
+        rows: (case id, mean Dice or None, mean entropy or None) of each case.
+
+    Returns:
+        None when no case has a Dice.
+    """
+    scored = sorted(((case_id, dice, entropy) for case_id, dice, entropy in rows if dice is not None), key=_by_dice)
+    if not scored:
+        return None
+    both = [(dice, entropy) for _, dice, entropy in scored if entropy is not None]
+    wide = len(both) > 2
+    height = max(1.8, 0.2 * len(scored) + 0.9)
+    figure = Figure(figsize=(9 if wide else 5.5, min(height, 9)), dpi=110)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
+    names, values = [case_id for case_id, _, _ in scored], [dice for _, dice, _ in scored]
+    panels[0].hlines(range(len(values)), 0, values, color="0.85", linewidth=1)
+    panels[0].plot(values, range(len(values)), "o", color="#1f5f8b", markersize=4)
+    panels[0].axvline(float(np.mean(values)), color="0.5", linewidth=1, linestyle=":")
+    panels[0].set_yticks(range(len(names)) if len(names) <= 45 else [], names[:45] if len(names) <= 45 else [])
+    panels[0].tick_params(labelsize=7)
+    panels[0].set_xlim(0, 1)
+    panels[0].set_xlabel("Dice (dotted: mean)", fontsize=8)
+    if wide:
+        panels[1].plot([entropy for _, entropy in both], [dice for dice, _ in both], "o", color="#1f5f8b", markersize=4)
+        panels[1].set_xlabel("mean entropy around the foreground (0 to ln 2)", fontsize=8)
+        panels[1].set_ylabel("Dice", fontsize=8)
+        panels[1].tick_params(labelsize=7)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG; the same figure gives the same bytes."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
+
+
+def _by_dice(row: tuple[str, float, float | None]) -> tuple[float, str]:
+    return row[1], row[0]
+
+
+def _window(image: NDArray | None) -> tuple[float, float]:
+    if image is None:
+        return 0.0, 1.0
+    low, high = np.percentile(image, [0.5, 99.5])
+    return float(low), float(high if high > low else low + 1)
+
+
+def _crop(view: CaseView, orientation: SliceOrientation) -> tuple[slice, slice]:
+    """Rows and columns of the picture around the structure, with as much again around it, for context."""
+    foreground = view.prediction != 0 if view.reference is None else (view.prediction != 0) | (view.reference != 0)
+    footprint = orientation.picture(foreground.any(axis=0))
+    sides = []
+    for axis, pixel in enumerate(orientation.pixel_mm):
+        size = footprint.shape[axis]
+        occupied = np.flatnonzero(footprint.any(axis=1 - axis))
+        if occupied.size == 0:
+            sides.append(slice(0, size))
+            continue
+        margin = int(max(_MARGIN_MM / pixel, 0.5 * (occupied[-1] - occupied[0] + 1)))
+        sides.append(slice(max(int(occupied[0]) - margin, 0), min(int(occupied[-1]) + margin + 1, size)))
+    return sides[0], sides[1]
+
+
+def _draw_uncertainty(axes: Axes, uncertainty: NDArray, aspect: float) -> None:
+    share = np.clip(uncertainty / MAXIMUM_ENTROPY, 0.0, 1.0)
+    overlay = _UNCERTAINTY(share)
+    overlay[..., 3] = np.clip(1.6 * share, 0.0, 0.85)  # sure voxels stay transparent, so the anatomy shows
+    axes.imshow(overlay, aspect=aspect, interpolation="nearest")
+
+
+def _draw_contours(axes, view, classes, index, orientation, crop, thin) -> None:
+    halo = [patheffects.withStroke(linewidth=2.4, foreground="black", alpha=0.6)]
+    for segment in classes:
+        for labels, color, style in (
+            (view.prediction, _bright(segment), "solid"),
+            (view.reference, _REFERENCE_COLOR, (0, (3, 2))),
+        ):
+            if labels is None:
+                continue
+            mask = orientation.picture(labels[index] == segment.value)[crop]
+            if not mask.any():
+                continue
+            # A border of background closes the contour at the picture's edge.
+            padded = np.pad(mask.astype(np.float32), 1)
+            across, down = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
+            lines = axes.contour(across, down, padded, [0.5], colors=[color], linewidths=0.8 if thin else 1.3)
+            lines.set(linestyle=style, path_effects=[] if thin else halo)
+    axes.set_xlim(-0.5, crop[1].stop - crop[1].start - 0.5)
+    axes.set_ylim(crop[0].stop - crop[0].start - 0.5, -0.5)
+
+
+def _draw_letters(axes: Axes, orientation: SliceOrientation) -> None:
+    for x, y, letter in (
+        (0.02, 0.5, orientation.left),
+        (0.98, 0.5, orientation.right),
+        (0.5, 0.97, orientation.top),
+        (0.5, 0.03, orientation.bottom),
+    ):
+        axes.text(
+            x,
+            y,
+            letter,
+            color="#ffd75e",
+            fontsize=8,
+            transform=axes.transAxes,
+            ha={0.02: "left", 0.98: "right"}.get(x, "center"),
+            va={0.97: "top", 0.03: "bottom"}.get(y, "center"),
+            path_effects=[patheffects.withStroke(linewidth=1.5, foreground="black")],
+        )
+
+
+def _draw_legend(figure: Figure, classes: Sequence[SegmentClass], with_reference: bool) -> None:
+    lines = [Line2D([], [], color=_bright(each), label=f"{each.name} (pseudo-label)") for each in classes]
+    if with_reference:
+        lines.append(Line2D([], [], color=_REFERENCE_COLOR, linestyle=(0, (3, 2)), label="reference"))
+    figure.legend(
+        handles=lines,
+        loc="outside lower center",
+        ncols=min(len(lines), 5),
+        fontsize=8,
+        labelcolor="white",
+        frameon=False,
+    )
+
+
+def _bright(segment: SegmentClass) -> tuple[float, float, float]:
+    """The class's colour, lifted where it would drown on a dark image."""
+    color = np.asarray(segment.color_unit)
+    return tuple((color / max(float(color.max()), 1e-6)).tolist()) if color.max() > 0 else (1.0, 0.3, 0.3)
