@@ -1,6 +1,8 @@
 """The manifest: everything a run depends on, written down before it starts, so that it can be repeated or resumed."""
 
+import hashlib
 import importlib.metadata
+import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +38,13 @@ def software_versions() -> dict[str, str]:
 
 
 class InputFile(BaseModel):
-    """A file the run reads, by absolute path, with what makes it recognisable."""
+    """A file the run reads (or a folder of files, such as a DICOM series), with what makes it recognisable.
+
+    Args:
+        path: Absolute path.
+        size: Bytes, of a folder those of all files in it.
+        sha256: Of the bytes, of a folder that of its sorted file names and their checksums.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,18 +54,29 @@ class InputFile(BaseModel):
 
     @classmethod
     def of(cls, path: Path) -> "InputFile":
-        """Describe a file as it is now."""
-        path = Path(path).resolve()
-        return cls(path=str(path), size=path.stat().st_size, sha256=sha256_of(path))
+        """Describe a file or folder as it is now.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        path = Path(os.path.abspath(path))
+        if not path.is_dir():
+            return cls(path=str(path), size=path.stat().st_size, sha256=sha256_of(path))
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        listing = "".join(f"{sha256_of(file)} {file.name}\n" for file in files)
+        digest = hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
+        return cls(path=str(path), size=sum(file.stat().st_size for file in files), sha256=digest)
 
     def difference(self) -> str:
         """What has changed since the manifest was written, or an empty string."""
         path = Path(self.path)
-        if not path.is_file():
+        if not path.exists():
             return f"{path} is no longer there"
-        if path.stat().st_size != self.size or sha256_of(path) != self.sha256:
-            return f"{path} has other content than when the job was made"
-        return ""
+        try:
+            same = self == InputFile.of(path)
+        except OSError as error:
+            return f"{path} can no longer be read ({error.strerror})"
+        return "" if same else f"{path} has other content than when the job was made"
 
 
 class Manifest(BaseModel):

@@ -1,0 +1,56 @@
+"""A cohort as the input of a manifest: every file with its checksum, and paths that hold from anywhere."""
+
+import os
+from pathlib import Path
+
+from SSLSegLib.cases.cohort import Case, Cohort
+from SSLSegLib.errors import CaseError
+from SSLSegLib.jobs.manifest import InputFile
+
+__all__ = ["cohort_inputs", "with_absolute_paths"]
+
+
+def with_absolute_paths(cohort: Cohort) -> Cohort:
+    """The same cohort, its paths absolute."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else os.path.abspath(cohort.resolve(path))
+
+    cases = tuple(
+        case.model_copy(
+            update={
+                "images": tuple(absolute(path) for path in case.images),
+                "label": absolute(case.label),
+                "reference": absolute(case.reference),
+            }
+        )
+        for case in cohort.cases
+    )
+    return cohort.model_copy(update={"cases": cases})
+
+
+def cohort_inputs(cohort: Cohort) -> dict[str, InputFile]:
+    """Role -> file for everything that results depend on: images and labels, but not references, which only score.
+
+    Roles are ``<case id>/image_<channel>`` and ``<case id>/label``. Test cases are left out.
+
+    Raises:
+        CaseError: A file is missing or cannot be read.
+    """
+    inputs = {}
+    for case in (*cohort.labelled, *cohort.unlabelled):
+        for channel, path in enumerate(cohort.image_paths(case)):
+            inputs[f"{case.id}/image_{channel}"] = _described(path, case)
+        label = cohort.label_path(case)
+        if label is not None:
+            inputs[f"{case.id}/label"] = _described(label, case)
+    return inputs
+
+
+def _described(path: Path, case: Case) -> InputFile:
+    try:
+        return InputFile.of(path)
+    except OSError as error:
+        raise CaseError(
+            f"{path} cannot be read: {error.strerror}.", case_id=case.id, remedy="Correct the path in cohort.json."
+        ) from error

@@ -1,0 +1,185 @@
+"""The first kind of job: pseudo-labels for every unlabelled case of a cohort by TFFS-MedSAM2."""
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.errors import JobError
+from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.inputs import cohort_inputs, with_absolute_paths
+from SSLSegLib.jobs.kinds import JobKind
+from SSLSegLib.jobs.manifest import InputFile, Manifest
+from SSLSegLib.progress import Progress
+from SSLSegLib.tffs.options import TffsOptions
+
+__all__ = ["KIND", "TffsParameters", "tffs_manifest", "threads_here"]
+
+
+class TffsParameters(BaseModel):
+    """Parameters of a ``tffs`` manifest.
+
+    Args:
+        cohort: A cohort as in ``cohort.json``, with absolute paths.
+        weights: Name in the catalogue, or path of a file.
+        options: Of the method.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        threads: On the CPU; part of the manifest because the order of sums depends on it in the last bit.
+        report: Write tables and pictures.
+        scene: Write an MRML scene where a Slicer is at hand.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cohort: dict[str, Any]
+    weights: str
+    options: TffsOptions = TffsOptions()
+    device: str = "auto"
+    threads: int = Field(default=1, ge=1, le=1024)
+    report: bool = True
+    scene: bool = True
+
+    def loaded_cohort(self) -> Cohort:
+        """The cohort as an object.
+
+        Raises:
+            CohortError: It is not a valid cohort.
+        """
+        return Cohort.from_dict(self.cohort, Path.cwd())
+
+
+def tffs_manifest(
+    cohort: Cohort,
+    weights: str,
+    options: TffsOptions,
+    *,
+    seed: int = 42,
+    device: str = "auto",
+    threads: int | None = None,
+    report: bool = True,
+    scene: bool = True,
+) -> Manifest:
+    """Write down a run: its files with their checksums, parameters, seed and software.
+
+    Raises:
+        SSLSegError: Weights or files of a case are missing.
+    """
+    parameters = TffsParameters(
+        cohort=with_absolute_paths(cohort).to_dict(),
+        weights=weights,
+        options=options,
+        device=device,
+        threads=threads or threads_here(),
+        report=report,
+        scene=scene,
+    )
+    inputs = {"weights": InputFile.of(_weights_file(weights)), **cohort_inputs(cohort)}
+    return Manifest(kind="tffs", seed=seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
+
+
+def threads_here() -> int:
+    """Threads to compute with here: ``OMP_NUM_THREADS``, else the cores this process may use."""
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    if wish.isdigit() and int(wish) > 0:
+        return int(wish)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _weights_file(weights: str) -> Path:
+    from SSLSegLib.weights.store import find_weights
+
+    return Path(weights) if Path(weights).is_file() else find_weights(weights)
+
+
+def preflight(job: Job, progress: Progress) -> None:
+    """Everything that can be known to fail before work starts."""
+    from SSLSegLib.cases.preflight import check_cohort, raise_on_errors
+
+    progress("stage", stage="Checking the cases", total=None)
+    changes = job.manifest.changed_inputs()
+    if changes:
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise JobError(
+            f"An input has changed since the job was made: {changes[0]}{more}.",
+            remedy="Restore it, or start a new job in another folder.",
+        )
+    cohort = job.manifest.checked_parameters().loaded_cohort()
+    cohort.require(labelled=1, unlabelled=1)
+    findings = check_cohort(cohort, output=job.folder)
+    for finding in findings:
+        logging.getLogger("SSLSegLib").info("%s", finding)
+    raise_on_errors(findings)
+
+
+def run(job: Job, progress: Progress) -> None:
+    """Pseudo-label what is not finished yet, then write the report and the scene."""
+    parameters: TffsParameters = job.manifest.checked_parameters()
+    cohort = parameters.loaded_cohort()
+    case_ids = [case.id for case in cohort.unlabelled]
+    finished = job.finished(case_ids)
+    progress("cases", done=len(finished), total=len(case_ids))
+    for case_id in finished:
+        progress("result", case=case_id, resumed=True)
+    if len(finished) < len(case_ids):
+        _segment(job, parameters, cohort, finished, progress)
+    if parameters.report:
+        progress("stage", stage="Writing the report", total=None)
+        write_job_report(job, cohort, progress)
+    if parameters.scene:
+        progress("stage", stage="Writing the scene", total=None)
+        write_job_scene(job, cohort, progress)
+
+
+def _segment(job: Job, parameters: TffsParameters, cohort: Cohort, finished: list[str], progress: Progress) -> None:
+    import torch
+
+    from SSLSegLib.pipelines import pseudo_label
+    from SSLSegLib.pseudolabels.label import PseudoLabel
+    from SSLSegLib.pseudolabels.storage import save_pseudo_label
+    from SSLSegLib.weights.loading import load_sam2
+
+    progress("stage", stage="Loading the weights", total=None)
+    torch.set_num_threads(parameters.threads)
+    model = load_sam2(parameters.weights, parameters.device)
+    if model.sha256 != job.manifest.inputs["weights"].sha256:
+        raise JobError("The weights are others than when the job was made.", remedy="Start a new job.")
+    progress("device", device=str(model.device), outcome=model.device_outcome)
+    done = list(finished)
+
+    def keep(label: PseudoLabel) -> None:
+        # The manifest's date, so that the same manifest gives the same bytes whenever it is run.
+        label = dataclasses.replace(label, provenance={**label.provenance, "date": job.manifest.created})
+        with job.new_result(label.case_id) as folder:
+            save_pseudo_label(folder, label, cohort.classes)
+        done.append(label.case_id)
+        progress("cases", done=len(done), total=len(cohort.unlabelled))
+
+    with job.scratch() as scratch, torch.inference_mode():
+        engine = pseudo_label(
+            cohort,
+            model,
+            parameters.options,
+            seed=job.manifest.seed,
+            sink=keep,
+            progress=progress,
+            skip=finished,
+            scratch=scratch,
+        )
+    progress("metric", **dataclasses.asdict(engine.counts))
+
+
+def write_job_report(job: Job, cohort: Cohort, progress: Progress) -> None:
+    """Tables and pictures of all results, scored where a reference is known."""
+    raise NotImplementedError
+
+
+def write_job_scene(job: Job, cohort: Cohort, progress: Progress) -> None:
+    """The results as an MRML scene, where Slicer's Python packages are installed; a note where they are not."""
+    raise NotImplementedError
+
+
+KIND = JobKind("tffs", TffsParameters, preflight, run)
