@@ -1,8 +1,14 @@
-"""Models with random weights, built once: the tiny SAM2 at 512 px and a much smaller one."""
+"""Models with random weights, built once, and a real web server on loopback that can behave badly."""
+
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
+from SSLSegLib.weights import transfer
 from SSLSegLib.weights.configuration import Sam2Configuration
 from SSLSegLib.weights.sam2_model import build_sam2
 
@@ -66,9 +72,113 @@ def official_file(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def weights_folder(tmp_path, monkeypatch):
+def weights_folder(tmp_path_factory, monkeypatch):
     """An empty weights folder of the test's own instead of the user's."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("weights")
     monkeypatch.setenv("SSLSEG_WEIGHTS", str(folder))
     return folder
+
+
+# --- a web server ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Behaviour:
+    """What the server holds and how it fails. ``cut_after``: bytes of a body after which it hangs up (once each)."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    ranges: bool = True
+    etag: str | None = '"v1"'
+    cut_after: list[int] = field(default_factory=list)
+    fail_with: list[int] = field(default_factory=list)
+    requests: list[dict] = field(default_factory=list)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    behaviour: Behaviour
+
+    def do_GET(self):
+        behaviour = self.behaviour
+        headers = {name: self.headers[name] for name in ("Range", "If-Range") if self.headers[name]}
+        behaviour.requests.append({"path": self.path, **headers})
+        if behaviour.fail_with:
+            return self.send_error(behaviour.fail_with.pop(0))
+        content = behaviour.files.get(self.path)
+        if content is None:
+            return self.send_error(404)
+        start = 0
+        asked = headers.get("Range")
+        same = headers.get("If-Range") in (None, behaviour.etag)
+        if behaviour.ranges and asked and same:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                return self.send_error(416)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        body = content[start:]
+        self.send_header("Content-Length", str(len(body)))
+        if behaviour.etag:
+            self.send_header("ETag", behaviour.etag)
+        self.end_headers()
+        if behaviour.cut_after:
+            body = body[: behaviour.cut_after.pop(0)]
+        self.wfile.write(body)
+        return None
+
+    def log_message(self, *arguments):
+        pass
+
+
+class Web:
+    """``with Web() as web``: ``web.url`` is its address, ``web.behaviour`` what it does."""
+
+    def __enter__(self):
+        self.behaviour = Behaviour()
+        handler = type("Handler", (_Handler,), {"behaviour": self.behaviour})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        return self
+
+    def __exit__(self, *problem):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _catalogue_of(url, files):
+    """Text of a Models.json with one entry, ``example``, of ``{name: (size, sha256)}``."""
+    entry = {
+        "name": "example",
+        "kind": "dinov2",
+        "purpose": "Testing.",
+        "source": {"kind": "web", "folder": url},
+        "files": [{"name": name, "size": size, "sha256": digest} for name, (size, digest) in files.items()],
+        "licence": "CC-BY-4.0",
+        "licence_url": "https://creativecommons.org/licenses/by/4.0/",
+        "licence_notice": "For tests only.",
+        "citation": "Nobody. Nothing. 2026.",
+    }
+    return json.dumps({"schema_version": 1, "models": [entry]})
+
+
+@pytest.fixture
+def web(monkeypatch):
+    monkeypatch.setattr(transfer, "_PAUSE", 0.01)
+    with Web() as server:
+        yield server
+
+
+@pytest.fixture
+def example_catalogue(web, tmp_path_factory, monkeypatch):
+    """Call with ``{file name: (size, sha256)}``: the catalogue then holds one entry, ``example``, on the server."""
+
+    def install(files):
+        resources = tmp_path_factory.mktemp("resources")
+        (resources / "Models.json").write_text(_catalogue_of(web.url, files))
+        monkeypatch.setenv("SSLSEG_RESOURCES", str(resources))
+
+    return install

@@ -1,0 +1,44 @@
+"""Where weights are looked for, and what is said when they are not there."""
+
+import pytest
+
+from SSLSegLib.errors import WeightsError
+from SSLSegLib.weights.store import default_weights_folder, find_weights, verify_weights
+
+
+def test_the_environment_variable_names_the_folder(weights_folder, monkeypatch):
+    assert default_weights_folder() == weights_folder
+    monkeypatch.delenv("SSLSEG_WEIGHTS")
+    assert default_weights_folder().name == "weights"
+    assert "sslseg" in str(default_weights_folder())
+
+
+def test_missing_weights_name_command_address_folder_and_variable(weights_folder):
+    with pytest.raises(WeightsError) as caught:
+        find_weights("MedSAM2_latest")
+    message = str(caught.value)
+    assert str(weights_folder / "MedSAM2_latest.pt") in message
+    assert "python -m SSLSegLib weights download MedSAM2_latest" in message
+    assert "/wanglab/MedSAM2/resolve/" in message
+    assert "SSLSEG_WEIGHTS" in message
+
+
+def test_a_file_copied_by_hand_is_found_and_checked(weights_folder):
+    (weights_folder / "MedSAM2_CTLesion.pt").write_bytes(b"by hand")
+    assert find_weights("MedSAM2_CTLesion") == weights_folder / "MedSAM2_CTLesion.pt"
+    assert [found.outcome for found in verify_weights("MedSAM2_CTLesion")] == ["unchecked"]
+
+
+def test_an_incomplete_file_is_named_with_both_sizes(weights_folder):
+    (weights_folder / "MedSAM2_latest.pt").write_bytes(b"half")
+    with pytest.raises(WeightsError, match="has 4 bytes, but MedSAM2_latest has 156040129"):
+        find_weights("MedSAM2_latest")
+    assert [found.outcome for found in verify_weights("MedSAM2_latest")] == ["wrong"]
+
+
+def test_a_folder_with_one_file_of_several_is_not_enough(weights_folder):
+    (weights_folder / "dinov2-small").mkdir()
+    (weights_folder / "dinov2-small" / "config.json").write_bytes(b"{}")
+    with pytest.raises(WeightsError, match="not on this machine"):
+        find_weights("dinov2-small")
+    assert [found.outcome for found in verify_weights("dinov2-small")] == ["missing", "wrong", "missing"]
