@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from SSLSegLib.tffs.template import LabelledTemplate
     from SSLSegLib.weights.loading import LoadedSam2
 
-__all__ = ["METHOD", "LabelledCase", "encode_labelled", "ensemble", "leave_one_out", "pseudo_label"]
+__all__ = ["METHOD", "LabelledCase", "encode_labelled", "ensemble", "leave_one_out", "pseudo_label", "reliability"]
 
 METHOD = "TFFS-MedSAM2"
 
@@ -118,6 +118,18 @@ def leave_one_out(
         scores.append(score_case(held_out.case.id, prediction, truth, cohort.classes))
         progress("result", case=held_out.case.id, dice=round(scores[-1].mean("dice"), 4))
     return scores
+
+
+def reliability(labelled: int) -> str:
+    """What to think of a leave-one-out estimate over so few cases; empty where there are enough to trust the mean."""
+    if labelled < 3:
+        return (
+            f"With {labelled} labelled cases each was predicted from one other: too few to say more than whether the "
+            "method works at all here."
+        )
+    if labelled < 5:
+        return f"With {labelled} labelled cases this is a rough estimate: look at the spread, not at the mean alone."
+    return ""
 
 
 def ensemble(

@@ -61,15 +61,12 @@ def write_random_weights(path: Path, seed: int = 0) -> Path:
     import torch
 
     from SSLSegLib.checkpoint.configuration import small_configuration
+    from SSLSegLib.tffs.reference import mild_weights
     from SSLSegLib.weights.sam2_model import build_sam2
     from SSLSegLib.weights.saving import save_sam2
 
-    torch.manual_seed(seed)
     configuration = small_configuration(image_size=IMAGE_SIZE, hidden=32, memory=16, trunk=16, stages=(1, 1, 1, 1))
     model = build_sam2(configuration)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "hypernetworks" in name and name.endswith("weight"):
-                parameter.mul_(8.0)
+    mild_weights(model, seed)
     save_sam2(path, model, configuration, dtype=torch.float32)
     return path

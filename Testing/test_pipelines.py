@@ -1,0 +1,183 @@
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.cases.frames import slices_to_frames
+from SSLSegLib.cases.intensities import to_display_range
+from SSLSegLib.cases.reading import read_label, read_volume
+from SSLSegLib.cases.volume import LabelMap
+from SSLSegLib.cases.writing import write_label
+from SSLSegLib.errors import CohortError
+from SSLSegLib.pipelines import leave_one_out, pseudo_label, reliability
+from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.tffs.positions import insertion_positions
+from SSLSegLib.tffs.reference import stock_run
+from SSLSegLib.weights.loading import load_sam2
+from SSLSegLib.weights.sam2_model import build_sam2
+
+_SPECIFICATION = importlib.util.spec_from_file_location("small_cohort", Path(__file__).with_name("small_cohort.py"))
+small_cohort = importlib.util.module_from_spec(_SPECIFICATION)
+_SPECIFICATION.loader.exec_module(small_cohort)
+
+OPTIONS = TffsOptions(insertions=2, largest_component=False)
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return Cohort.load(small_cohort.write_small_cohort(tmp_path_factory.mktemp("cohort"), labelled=3))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.set_num_threads(1)
+    return load_sam2(small_cohort.write_random_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors"))
+
+
+def run(cohort, model, options=OPTIONS, **more):
+    labels = {}
+    pseudo_label(cohort, model, options, seed=SEED, sink=lambda label: labels.setdefault(label.case_id, label), **more)
+    return labels
+
+
+@pytest.fixture(scope="module")
+def labels(cohort, model):
+    return run(cohort, model)
+
+
+def changed(cohort, **roles):
+    """The cohort with cases in other roles; ``None`` leaves a case out."""
+    cases = []
+    for case in cohort.cases:
+        role = roles.get(case.id, case.role)
+        if role is None:
+            continue
+        known = case.label or case.reference
+        update = {"role": role, "label": known if role == "labelled" else None}
+        cases.append(case.model_copy(update={**update, "reference": None if role == "labelled" else known}))
+    return cohort.model_copy(update={"cases": tuple(cases)})
+
+
+def test_the_mean_over_insertions_is_that_of_the_stock_predictor_doing_every_run(cohort, model, labels):
+    predictor = build_sam2(model.configuration, predictor=True)
+    predictor.load_state_dict(model.model.state_dict())
+
+    def frames(case):
+        return slices_to_frames(to_display_range(read_volume(cohort, case), "MR", None), model.image_size)
+
+    case = cohort.unlabelled[0]
+    unlabelled, in_plane = frames(case), read_volume(cohort, case).array.shape[2:]
+    for number, segment in enumerate(cohort.classes):
+        runs = []
+        for labelled in cohort.labelled:
+            mask = torch.from_numpy(read_label(cohort, labelled).array == segment.value)
+            for position in insertion_positions(SEED, case.id, labelled.id, segment.name, len(unlabelled), 2):
+                runs.append(stock_run(predictor, unlabelled, frames(labelled), mask, position, in_plane).numpy())
+        expected = np.stack(runs)
+        assert expected.std() > 0.05, "the weights must do something for this test to mean anything"
+        assert np.abs(labels[case.id].probability[number] - expected.mean(axis=0)).max() < 1e-4
+    assert labels[case.id].spread.max() > 1e-3
+    assert set(np.unique(labels[case.id].mask)) <= {0, 1, 2}
+
+
+def test_every_slice_goes_through_the_image_encoder_exactly_once(cohort, model):
+    seen = []
+    hook = model.model.image_encoder.register_forward_pre_hook(lambda module, images: seen.append(len(images[0])))
+    try:
+        run(cohort, model, TffsOptions(insertions=3))
+    finally:
+        hook.remove()
+    assert sum(seen) == sum(read_volume(cohort, case).array.shape[1] for case in cohort.cases)
+
+
+def test_a_result_does_not_depend_on_order_or_on_what_was_finished_before(cohort, model, labels):
+    turned = cohort.model_copy(update={"cases": (*cohort.labelled, *reversed(cohort.unlabelled))})
+    again, rest = run(turned, model), run(cohort, model, skip=["c3"])
+    assert list(again) == ["c4", "c3"]
+    assert list(rest) == ["c4"]
+    for case in ("c3", "c4"):
+        assert np.array_equal(again[case].probability, labels[case].probability)
+    assert np.array_equal(rest["c4"].probability, labels["c4"].probability)
+
+
+def test_features_on_disk_give_the_same_as_in_memory(cohort, model, labels, tmp_path):
+    on_disk = run(cohort, model, scratch=tmp_path)
+    assert any(tmp_path.rglob("*.bin"))
+    assert np.array_equal(on_disk["c3"].probability, labels["c3"].probability)
+
+
+def test_a_labelled_case_without_the_class_is_skipped_and_not_counted(cohort, model, tmp_path):
+    case = cohort.labelled[0]
+    label = read_label(cohort, case)
+    write_label(
+        tmp_path / "only-2.nii.gz",
+        LabelMap(np.where(label.array == 1, 0, label.array).astype(np.uint8), label.geometry),
+        cohort.classes,
+        reference=label.geometry,
+    )
+    without = case.model_copy(update={"label": str(tmp_path / "only-2.nii.gz")})
+    poorer = cohort.model_copy(update={"cases": (without, *cohort.cases[1:])})
+    fewer = changed(cohort, c0=None)
+    found, expected = run(poorer, model)["c3"], run(fewer, model)["c3"]
+    assert np.array_equal(found.probability[0], expected.probability[0])
+    assert not np.array_equal(found.probability[1], expected.probability[1])
+
+
+def test_another_seed_gives_other_insertions(cohort, model, labels):
+    others = {}
+    pseudo_label(cohort, model, OPTIONS, seed=SEED + 1, sink=lambda label: others.setdefault(label.case_id, label))
+    assert not np.array_equal(others["c3"].probability, labels["c3"].probability)
+
+
+def test_provenance_names_weights_seed_and_the_labelled_cases(labels, model):
+    provenance = labels["c3"].provenance
+    assert provenance["seed"] == SEED
+    assert provenance["labelled"] == ["c0", "c1", "c2"]
+    assert provenance["weights"] == {"name": "tiny", "sha256": model.sha256}
+    assert provenance["options"]["insertions"] == 2
+
+
+def test_progress_counts_every_tracked_frame_up_to_the_total(cohort, model):
+    events = []
+    run(cohort, model, progress=lambda event, **fields: events.append((event, fields)))
+    tracking = [fields for event, fields in events if event == "progress" and fields["stage"] == "Segmenting"]
+    done = [fields["done"] for fields in tracking]
+    assert done == sorted(done)
+    assert done[-1] == tracking[-1]["total"] == 2 * 5 * 2 * 3 * 2  # cases, slices, insertions, labelled, classes
+    assert [fields["case"] for event, fields in events if event == "result"] == ["c3", "c4"]
+
+
+def test_leave_one_out_scores_what_pseudo_labelling_that_case_from_the_others_gives(cohort, model):
+    scores = leave_one_out(cohort, model, OPTIONS, seed=SEED)
+    assert [case.case_id for case in scores] == ["c0", "c1", "c2"]
+    alone = changed(cohort, c1="unlabelled", c3=None, c4=None)
+    found = run(alone, model)["c1"].mask
+    truth = read_label(cohort, cohort.case("c1")).array
+    for each in scores[1].classes:
+        a, b = found == each.value, truth == each.value
+        assert each.dice == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def test_leave_one_out_encodes_each_labelled_slice_once(cohort, model):
+    seen = []
+    hook = model.model.image_encoder.register_forward_pre_hook(lambda module, images: seen.append(len(images[0])))
+    try:
+        leave_one_out(cohort, model, OPTIONS, seed=SEED)
+    finally:
+        hook.remove()
+    assert sum(seen) == 15
+
+
+def test_leave_one_out_of_a_single_labelled_case_is_refused_with_the_reason(cohort, model):
+    with pytest.raises(CohortError, match="at least two labelled cases"):
+        leave_one_out(changed(cohort, c1=None, c2=None), model, OPTIONS, seed=SEED)
+
+
+def test_an_estimate_over_few_cases_comes_with_a_warning():
+    assert "too few" in reliability(2)
+    assert "rough" in reliability(4)
+    assert reliability(5) == ""
