@@ -1,0 +1,73 @@
+"""The child's side of a child process: read the specification, report events, and never outlive the parent."""
+
+import json
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+from pydantic import BaseModel
+
+from SSLSegLib.errors import SSLSegError
+from SSLSegLib.progress import Progress
+
+__all__ = ["EXIT_PARENT_IS_GONE", "event_file", "run_child"]
+
+EXIT_PARENT_IS_GONE = 3
+
+Spec = TypeVar("Spec", bound=BaseModel)
+
+
+def run_child(kind: type[Spec], work: Callable[[Spec, Progress], None]) -> None:
+    """Do the work of ``python -m MODULE SPEC.json EVENTS.jsonl`` and say how it ended as the last event.
+
+    The parent holds the other end of standard input: when that closes, the parent is gone (killed, perhaps), and this
+    process ends with all its workers, so that a resumed run never meets a leftover of the one before.
+    """
+    spec_path, events_path = (Path(argument) for argument in sys.argv[1:3])
+    tell = event_file(events_path)
+    try:
+        spec = kind.model_validate_json(spec_path.read_bytes())
+        # Under an application launcher sys.executable is no Python, and spawned workers would hang on it.
+        multiprocessing.set_executable(str(spec.interpreter))  # type: ignore[attr-defined]
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        work(spec, tell)
+    except SSLSegError as error:
+        tell("failed", message=error.problem, remedy=error.remedy, case=error.case_id)
+        sys.exit(1)
+    except Exception as error:
+        logging.getLogger(__name__).exception("The work failed")
+        tell("failed", message=f"{type(error).__name__}: {error}", remedy=None, case=None)
+        sys.exit(1)
+    tell("ended")
+
+
+def event_file(path: Path) -> Progress:
+    """A listener that appends one JSON object a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def tell(event: str, **fields: Any) -> None:
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False)
+        with open(path, "a", encoding="utf-8") as log:
+            log.write(line + "\n")
+
+    return tell
+
+
+def _end_with_parent() -> None:
+    try:
+        while os.read(0, 1024):  # unbuffered: a thread inside sys.stdin would disturb this process's own ending
+            pass
+    finally:
+        for worker in psutil.Process().children(recursive=True):
+            try:
+                worker.kill()
+            except psutil.Error:
+                continue
+        os._exit(EXIT_PARENT_IS_GONE)

@@ -1,0 +1,218 @@
+"""The parent's side of child processes: start them with a real interpreter, follow their events, stop all of them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import BaseModel
+
+import SSLSegLib
+from SSLSegLib.files import write_text
+from SSLSegLib.selftraining.errors import SelfTrainingError
+
+__all__ = ["Child", "child_environment", "real_interpreter", "run_children", "usable_cores"]
+
+_POLL_SECONDS = 0.1
+
+Events = Callable[["Child", dict[str, Any]], None]
+
+
+@dataclass
+class Child:
+    """One process to run.
+
+    Args:
+        name: For messages: "fold 2 of round 1".
+        module: Run as ``python -m``.
+        spec: Written as JSON for it.
+        folder: Where its specification, events and log lie.
+        stem: Their common name.
+        environment: Additions to the environment.
+    """
+
+    name: str
+    module: str
+    spec: BaseModel
+    folder: Path
+    stem: str
+    environment: Mapping[str, str]
+    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+    last_words: dict[str, Any] = field(default_factory=dict, repr=False)
+    _read: int = 0
+
+    @property
+    def log(self) -> Path:
+        """What nnU-Net prints, and the traceback if it fails."""
+        return self.folder / f"{self.stem}.log"
+
+    @property
+    def events(self) -> Path:
+        """One JSON object a line."""
+        return self.folder / f"{self.stem}.events.jsonl"
+
+    def start(self, interpreter: Path) -> None:
+        """Start it; its events from now on are new."""
+        specification = self.folder / f"{self.stem}.json"
+        write_text(specification, self.spec.model_dump_json(indent=2) + "\n")
+        self._read = self.events.stat().st_size if self.events.exists() else 0
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [str(interpreter), "-m", self.module, str(specification), str(self.events)],
+                stdin=subprocess.PIPE,  # never written to: when it closes, the child knows that the parent is gone
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+            )
+
+    def new_events(self) -> list[dict[str, Any]]:
+        """The whole lines written since the last call."""
+        if not self.events.exists():
+            return []
+        with open(self.events, "rb") as log:
+            log.seek(self._read)
+            written = log.read()
+        whole = written[: written.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def stop(self) -> None:
+        """End the process and everything it started."""
+        if self.process is None:
+            return
+        try:
+            family = [*psutil.Process(self.process.pid).children(recursive=True)]
+        except psutil.Error:
+            family = []
+        if self.process.poll() is None:
+            self.process.kill()
+        for member in family:
+            try:
+                member.kill()
+            except psutil.Error:
+                continue
+        self.process.wait()
+        if self.process.stdin:
+            self.process.stdin.close()
+
+
+def run_children(children: Sequence[Child], slots: Sequence[str], interpreter: Path, on_event: Events) -> None:
+    """Run children, one at a time on each slot, in order.
+
+    Args:
+        children: What to run. The environment variable ``CUDA_VISIBLE_DEVICES`` is set for a slot on a GPU.
+        slots: A device for each child that may run at a time; a device may appear several times.
+        interpreter: A real Python.
+        on_event: Gets every event of every child.
+
+    Raises:
+        SelfTrainingError: When a child fails. The others are stopped; what they have finished stays on disk.
+    """
+    waiting = list(children)
+    running: dict[int, Child] = {}
+    try:
+        while waiting or running:
+            for slot in range(len(slots)):
+                if slot not in running and waiting:
+                    running[slot] = waiting.pop(0)
+                    _on_device(running[slot], slots[slot])
+                    running[slot].start(interpreter)
+            time.sleep(_POLL_SECONDS)
+            for slot, child in list(running.items()):
+                code = child.process.poll() if child.process else None  # before reading: its last words are then there
+                for event in child.new_events():
+                    if event["event"] in ("failed", "ended"):
+                        child.last_words = event
+                    else:
+                        on_event(child, event)
+                if code is not None:
+                    child.stop()
+                    del running[slot]
+                    if code != 0 or child.last_words.get("event") != "ended":
+                        raise _failure(child, code)
+    finally:  # also on Ctrl-C and on an error of the listener
+        for child in running.values():
+            child.stop()
+
+
+def child_environment(*, threads: int, workers: int, **folders: Path) -> dict[str, str]:
+    """What a child with nnU-Net in it needs to know; nothing of it goes into this process's own environment.
+
+    Args:
+        threads: CPU threads of the child.
+        workers: Augmentation processes of the child.
+        folders: ``nnUNet_raw``, ``nnUNet_preprocessed``, ``nnUNet_results``.
+    """
+    library = str(Path(SSLSegLib.__file__).resolve().parent.parent)
+    paths = [library, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "MPLBACKEND": "Agg",
+        "nnUNet_def_n_proc": str(threads),
+        "nnUNet_n_proc_DA": str(workers),
+        "nnUNet_wandb_enabled": "0",
+        **{name: str(path) for name, path in folders.items()},
+    }
+
+
+def real_interpreter() -> Path:
+    """The Python to start children with. Slicer's ``sys.executable`` is a launcher that workers cannot be spawned on.
+
+    Raises:
+        SelfTrainingError: When a launcher runs this process and the interpreter behind it is not found.
+    """
+    named = os.environ.get("SSLSEG_PYTHON")
+    if named:
+        return Path(named)
+    executable = Path(sys.executable)
+    if not executable.stem.lower().startswith("pythonslicer"):
+        return executable
+    ending = ".exe" if os.name == "nt" else ""
+    for folder in (Path(sys.prefix), Path(sys.prefix) / "bin", executable.parent, Path(sys.prefix).parent / "bin"):
+        for name in (f"python-real{ending}", f"python{ending}"):
+            if (folder / name).is_file():
+                return folder / name
+    raise SelfTrainingError(
+        f"The Python interpreter behind {executable.name} was not found.",
+        remedy="Set the environment variable SSLSEG_PYTHON to Slicer's python-real.",
+    )
+
+
+def usable_cores() -> int:
+    """CPU cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _on_device(child: Child, device: str) -> None:
+    if device.startswith("cuda:"):
+        child.environment = {**child.environment, "CUDA_VISIBLE_DEVICES": device.removeprefix("cuda:")}
+    if "device" in type(child.spec).model_fields:
+        child.spec = child.spec.model_copy(update={"device": device.split(":")[0]})
+
+
+def _failure(child: Child, code: int) -> SelfTrainingError:
+    last = child.last_words
+    again = "Run the same command again to resume."
+    if last.get("event") == "failed":
+        message = str(last["message"])
+        remedy = last.get("remedy") or f"The log is {child.log}. {again}"
+        if "out of memory" in message.lower():
+            remedy = f"Use another device, --configuration 2d or the quick preset. {again}"
+        return SelfTrainingError(
+            f"{child.name.capitalize()} failed: {message}", case_id=last.get("case"), remedy=remedy
+        )
+    return SelfTrainingError(
+        f"{child.name.capitalize()} ended without a word (exit code {code}): it was killed, or memory ran out.",
+        remedy=f"The log is {child.log}. {again}",
+    )
