@@ -1,13 +1,24 @@
-"""What tells a pseudo-label from an expert's label, wherever the node or file goes (decision 2)."""
+"""What tells a pseudo-label from an expert's label, wherever the node or file goes (decision 2).
+
+The names are those that result files carry (:func:`SSLSegLib.pseudolabels.storage.provenance_tags`), so that a
+``labels.seg.nrrd`` opened by hand is known for what it is, too.
+"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
+
+from SSLSegLib.pseudolabels.storage import provenance_tags
 
 __all__ = ["PREFIX", "PseudoLabelMarks", "is_pseudo_label"]
 
 PREFIX = "SSLSeg."
+_KIND, _CASE, _VERSION = f"{PREFIX}Kind", f"{PREFIX}CaseID", f"{PREFIX}Version"
+_METHOD, _WEIGHTS, _SHA256 = f"{PREFIX}Method", f"{PREFIX}Weights", f"{PREFIX}WeightsSHA256"
+_SEED, _LABELLED, _DATE = f"{PREFIX}Seed", f"{PREFIX}Labelled", f"{PREFIX}Date"
+_SOFTWARE = f"{PREFIX}Software"
+_READ = (_KIND, _CASE, _VERSION, _METHOD, _WEIGHTS, _SHA256, _SEED, _LABELLED, _DATE, _SOFTWARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +28,8 @@ class PseudoLabelMarks:
     Args:
         case_id: The case it labels.
         method: Such as ``TFFS-MedSAM2``.
-        weights_sha256: Hex digest of the network's weights; empty for a method without.
+        weights: Name of the network's weights; empty for a method without.
+        weights_sha256: Their hex digest.
         seed: The run's seed; None for a method that draws nothing.
         labelled_cases: Ids of the expert-labelled cases it was made from.
         created: Date and time, ISO 8601.
@@ -26,61 +38,61 @@ class PseudoLabelMarks:
 
     case_id: str
     method: str
-    weights_sha256: str
-    seed: int | None
-    labelled_cases: tuple[str, ...]
-    created: str
-    version: str
-
-    def attributes(self) -> dict[str, str]:
-        """As node attributes, ``SSLSeg.PseudoLabel`` = 1 first."""
-        return {
-            f"{PREFIX}PseudoLabel": "1",
-            f"{PREFIX}CaseID": self.case_id,
-            f"{PREFIX}Method": self.method,
-            f"{PREFIX}WeightsSHA256": self.weights_sha256,
-            f"{PREFIX}Seed": "" if self.seed is None else str(self.seed),
-            f"{PREFIX}LabelledCases": json.dumps(list(self.labelled_cases), ensure_ascii=False),
-            f"{PREFIX}Created": self.created,
-            f"{PREFIX}Version": self.version,
-        }
+    weights: str = ""
+    weights_sha256: str = ""
+    seed: int | None = None
+    labelled_cases: tuple[str, ...] = ()
+    created: str = ""
+    version: str = ""
 
     @classmethod
     def from_provenance(cls, case_id: str, provenance: Mapping[str, Any]) -> Self:
         """From a result's provenance (:func:`SSLSegLib.pseudolabels.label.make_provenance`)."""
-        return cls(
-            case_id=case_id,
-            method=provenance["method"],
-            weights_sha256=provenance["weights"]["sha256"] or "",
-            seed=provenance["seed"],
-            labelled_cases=tuple(provenance["labelled"]),
-            created=provenance["date"],
-            version=provenance["software"]["SSLSeg"],
-        )
+        marks = cls.from_attributes({_CASE: case_id, **provenance_tags(dict(provenance))})
+        assert marks is not None  # provenance_tags always says what it is
+        return marks
+
+    def attributes(self) -> dict[str, str]:
+        """As node attributes and segment tags; what is empty is left out."""
+        attributes = {
+            _KIND: "pseudo-label",
+            _CASE: self.case_id,
+            _METHOD: self.method,
+            _WEIGHTS: self.weights,
+            _SHA256: self.weights_sha256,
+            _SEED: "" if self.seed is None else str(self.seed),
+            _LABELLED: " ".join(self.labelled_cases),
+            _DATE: self.created,
+            _VERSION: self.version,
+        }
+        return {name: value for name, value in attributes.items() if value}
 
     @classmethod
-    def from_attributes(cls, attributes: dict[str, str]) -> Self | None:
-        """Read back what :meth:`attributes` wrote; None where the marks are not there or not whole."""
-        if attributes.get(f"{PREFIX}PseudoLabel") != "1":
+    def from_attributes(cls, attributes: Mapping[str, str]) -> Self | None:
+        """Read back what :meth:`attributes` or a result file says; None for anything but a pseudo-label."""
+        if attributes.get(_KIND) != "pseudo-label":
             return None
-        try:
-            return cls(
-                case_id=attributes[f"{PREFIX}CaseID"],
-                method=attributes[f"{PREFIX}Method"],
-                weights_sha256=attributes[f"{PREFIX}WeightsSHA256"],
-                seed=int(attributes[f"{PREFIX}Seed"]) if attributes[f"{PREFIX}Seed"] else None,
-                labelled_cases=tuple(json.loads(attributes[f"{PREFIX}LabelledCases"])),
-                created=attributes[f"{PREFIX}Created"],
-                version=attributes[f"{PREFIX}Version"],
-            )
-        except (KeyError, ValueError):
-            return None
+        seed = attributes.get(_SEED, "")
+        return cls(
+            case_id=attributes.get(_CASE, ""),
+            method=attributes.get(_METHOD, ""),
+            weights=attributes.get(_WEIGHTS, ""),
+            weights_sha256=attributes.get(_SHA256, ""),
+            seed=int(seed) if seed.removeprefix("-").isdecimal() else None,
+            labelled_cases=tuple(attributes.get(_LABELLED, "").split()),
+            created=attributes.get(_DATE, ""),
+            version=attributes.get(_VERSION) or _version_in(attributes.get(_SOFTWARE, "")),
+        )
 
     @classmethod
     def of_node(cls, node: Any) -> Self | None:
         """The marks of an MRML node, or None."""
-        names = [name for name in node.GetAttributeNames() if name.startswith(PREFIX)]
-        return cls.from_attributes({name: node.GetAttribute(name) for name in names})
+        return cls.from_attributes({name: node.GetAttribute(name) or "" for name in _READ})
+
+    @classmethod
+    def of_segment(cls, segment: Any) -> Self | None:
+        """The marks of a ``vtkSegment``, or None."""
+        return cls.from_attributes({name: get_tag(segment, name) or "" for name in _READ})
 
     def mark_node(self, node: Any) -> None:
         """Put the marks on an MRML node."""
@@ -90,22 +102,19 @@ class PseudoLabelMarks:
     def mark_segment(self, segment: Any) -> None:
         """Put the marks on a ``vtkSegment``; they travel in the segment's tags, also through ``.seg.nrrd``."""
         for name, value in self.attributes().items():
-            segment.SetTag(name, escape_tag(value))
-
-    @classmethod
-    def of_segment(cls, segment: Any) -> Self | None:
-        """The marks of a ``vtkSegment``, or None."""
-        attributes = {}
-        for name in [f"{PREFIX}PseudoLabel", *(_tag_name(field.name) for field in fields(cls))]:
-            value = get_tag(segment, name)
-            if value is not None:
-                attributes[name] = unescape_tag(value)
-        return cls.from_attributes(attributes)
+            # In .seg.nrrd a bar parts tags and a line break ends the field.
+            segment.SetTag(name, value.translate({ord(each): " " for each in "|\r\n"}))
 
 
 def is_pseudo_label(node: Any) -> bool:
-    """Whether a node is marked as a pseudo-label."""
-    return node.GetAttribute(f"{PREFIX}PseudoLabel") == "1"
+    """Whether a node is marked as a pseudo-label, or a segmentation node has a segment that is."""
+    if node.GetAttribute(_KIND) == "pseudo-label":
+        return True
+    if not node.IsA("vtkMRMLSegmentationNode"):
+        return False
+    segmentation = node.GetSegmentation()
+    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+    return any(get_tag(segment, _KIND) == "pseudo-label" for segment in segments)
 
 
 def get_tag(segment: Any, name: str) -> str | None:
@@ -116,16 +125,8 @@ def get_tag(segment: Any, name: str) -> str | None:
     return str(value) if segment.GetTag(name, value) else None
 
 
-def escape_tag(value: str) -> str:
-    """Text that ``.seg.nrrd`` can hold: there ``|`` parts tags, and line breaks part fields."""
-    return value.replace("%", "%25").replace("|", "%7C").replace("\n", "%0A").replace("\r", "%0D")
-
-
-def unescape_tag(value: str) -> str:
-    """The inverse of :func:`escape_tag`."""
-    return value.replace("%0D", "\r").replace("%0A", "\n").replace("%7C", "|").replace("%25", "%")
-
-
-def _tag_name(field: str) -> str:
-    special = {"case_id": "CaseID", "weights_sha256": "WeightsSHA256"}
-    return PREFIX + special.get(field, "".join(part.capitalize() for part in field.split("_")))
+def _version_in(software: str) -> str:
+    try:
+        return str(json.loads(software).get("SSLSeg", ""))
+    except (ValueError, AttributeError):
+        return ""

@@ -10,8 +10,9 @@ from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.errors import CaseError
 from SSLSegLib.scene.embedded import current_scene, import_slicer
+from SSLSegLib.scene.grids import in_grid_of
 from SSLSegLib.scene.marks import PREFIX, PseudoLabelMarks, get_tag
-from SSLSegLib.scene.volumes import ParentTransform, node_geometry, vtk_matrix
+from SSLSegLib.scene.volumes import ParentTransform, image_data, node_geometry, reordered, vtk_matrix
 
 __all__ = ["label_to_segmentation_node", "segment_ids", "segmentation_to_label"]
 
@@ -29,8 +30,9 @@ def label_to_segmentation_node(
 ) -> Any:
     """A new ``vtkMRMLSegmentationNode`` with one segment per class, placed exactly on a volume.
 
-    The volume may lie under a linear transform: a label in the volume's own frame goes under the same transform, a
-    label in world coordinates (of a hardened copy) goes under none.
+    The voxels may stand in another order than the volume's (Slicer reverses the slices of left-handed images when it
+    loads them); the volume's order is taken. The volume may lie under a linear transform: a label in the volume's own
+    frame goes under the same transform, a label in world coordinates (of a hardened copy) goes under none.
 
     Args:
         label: The label map.
@@ -47,7 +49,7 @@ def label_to_segmentation_node(
     slicer = import_slicer()
     scene = scene or volume_node.GetScene() or current_scene()
     case_id = marks.case_id if marks else None
-    geometry, parent_transform_id = _frame_of(label, volume_node, case_id)
+    array, geometry, parent_transform_id = _placed(label, volume_node, case_id)
     unknown = sorted(set(np.unique(label.array).tolist()) - {0} - {each.value for each in classes})
     if unknown:
         raise CaseError(
@@ -58,7 +60,7 @@ def label_to_segmentation_node(
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
-    labelmap = _oriented(label.array, geometry)
+    labelmap = _oriented(array, geometry)
     segmentation = node.GetSegmentation()
     for each in classes:
         segment = slicer.vtkSegment()
@@ -90,6 +92,7 @@ def segmentation_to_label(
     segments: Mapping[str, str] | None = None,
     overlap: Literal["refuse", "last"] = "refuse",
     transform: ParentTransform = "refuse",
+    like: Geometry | None = None,
 ) -> LabelMap:
     """The segments of a segmentation node as one label map in a volume's grid.
 
@@ -102,9 +105,10 @@ def segmentation_to_label(
         segments: Segment ids by class name, for segments that are not named like their class.
         overlap: Voxels of two segments are refused, or go to the later class.
         transform: As in :func:`SSLSegLib.scene.volumes.node_to_volume`, for the volume's own parent transform.
+        like: As there: the order in which the voxels are wished.
 
     Raises:
-        CaseError: Where no class has a segment, or segments overlap.
+        CaseError: Where no class has a segment, segments overlap, or ``like`` has other voxels than the volume.
     """
     geometry = node_geometry(volume_node, transform=transform)
     ids = segment_ids(node, classes) | dict(segments or {})
@@ -129,7 +133,7 @@ def segmentation_to_label(
                 remedy="Remove the overlap in the Segment Editor (Logical operators, subtract).",
             )
         array[mask] = each.value
-    return LabelMap(array, geometry)
+    return LabelMap(array, geometry) if like is None else LabelMap(reordered(array, geometry, like), like)
 
 
 def segment_ids(node: Any, classes: Sequence[SegmentClass]) -> dict[str, str]:
@@ -144,15 +148,17 @@ def segment_ids(node: Any, classes: Sequence[SegmentClass]) -> dict[str, str]:
     return {name: identifier for name, identifier in found.items() if identifier is not None}
 
 
-def _frame_of(label: LabelMap, volume_node: Any, case_id: str | None) -> tuple[Geometry, str | None]:
-    """The volume's own matrix that the label lies in, and the parent transform that belongs to it."""
+def _placed(label: LabelMap, volume_node: Any, case_id: str | None) -> tuple[np.ndarray, Geometry, str | None]:
+    """The label's voxels in the volume's order, the volume's own matrix, and the parent transform to go under."""
     own = node_geometry(volume_node, transform="ignore")
-    if label.geometry.matches(own):
-        return own, volume_node.GetTransformNodeID()
-    if volume_node.GetParentTransformNode() is not None:
-        world = node_geometry(volume_node, transform="harden")
-        if label.geometry.matches(world):
-            return world, None
+    frames = [(own, volume_node.GetTransformNodeID())]
+    parent = volume_node.GetParentTransformNode()
+    if parent is not None and parent.IsTransformToWorldLinear():
+        frames.append((node_geometry(volume_node, transform="harden"), None))
+    for geometry, parent_transform_id in frames:
+        array = in_grid_of(label.array, label.geometry, geometry)
+        if array is not None:
+            return array, geometry, parent_transform_id
     raise CaseError(
         f"The label does not lie in the grid of the volume “{volume_node.GetName()}”: "
         f"{label.geometry.difference(own)}.",
@@ -163,8 +169,6 @@ def _frame_of(label: LabelMap, volume_node: Any, case_id: str | None) -> tuple[G
 
 def _oriented(array: np.ndarray, geometry: Geometry) -> Any:
     """A ``vtkOrientedImageData`` with a copy of the voxels."""
-    from SSLSegLib.scene.volumes import image_data
-
     oriented = import_slicer().vtkOrientedImageData()
     oriented.ShallowCopy(image_data(array))
     oriented.SetGeometryFromImageToWorldMatrix(vtk_matrix(geometry.ijk_to_ras))

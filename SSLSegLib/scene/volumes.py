@@ -10,6 +10,7 @@ from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.cases.volume import Volume
 from SSLSegLib.errors import CaseError
 from SSLSegLib.scene.embedded import current_scene, import_slicer
+from SSLSegLib.scene.grids import in_grid_of
 
 __all__ = [
     "UNCERTAINTY_MAXIMUM",
@@ -68,17 +69,22 @@ def uncertainty_to_node(array: np.ndarray, geometry: Geometry, name: str, *, sce
     return node
 
 
-def node_to_volume(nodes: Any | Sequence[Any], *, transform: ParentTransform = "refuse") -> Volume:
+def node_to_volume(
+    nodes: Any | Sequence[Any], *, transform: ParentTransform = "refuse", like: Geometry | None = None
+) -> Volume:
     """The image of a volume node, or of several nodes that are the channels of one image.
 
     Args:
         nodes: A ``vtkMRMLScalarVolumeNode`` or a sequence of them, one per channel.
         transform: ``refuse`` raises for a node under a parent transform. ``harden`` reads what hardening a copy
             would give: the same voxels in the moved grid. ``ignore`` reads the node in its own frame.
+        like: A grid of the same voxels in the wished order, such as that of the file the node was loaded from:
+            Slicer reverses the slices of left-handed images.
 
     Raises:
         CaseError: For a node without voxels, with colours or vectors instead of one number a voxel, under a
-            transform that is refused or bends space, or for channels of different grids.
+            transform that is refused or bends space, for channels of different grids, or where ``like`` has other
+            voxels.
     """
     channels = [_read_channel(node, transform) for node in (nodes if isinstance(nodes, Sequence) else [nodes])]
     first = channels[0]
@@ -88,7 +94,8 @@ def node_to_volume(nodes: Any | Sequence[Any], *, transform: ParentTransform = "
                 f"Channel {number} lies in another grid than channel 1: {other.geometry.difference(first.geometry)}.",
                 remedy="Resample it to the first channel's volume (Resample Scalar/Vector/DWI Volume module).",
             )
-    return Volume(np.concatenate([channel.array for channel in channels]), first.geometry)
+    volume = Volume(np.concatenate([channel.array for channel in channels]), first.geometry)
+    return volume if like is None else Volume(reordered(volume.array, volume.geometry, like), like)
 
 
 def node_geometry(node: Any, *, transform: ParentTransform = "refuse") -> Geometry:
@@ -117,6 +124,17 @@ def node_geometry(node: Any, *, transform: ParentTransform = "refuse") -> Geomet
             )
         matrix = _to_world(parent) @ matrix
     return Geometry(vtk_image.GetDimensions()[::-1], matrix)
+
+
+def reordered(array: np.ndarray, geometry: Geometry, like: Geometry) -> np.ndarray:
+    """:func:`SSLSegLib.scene.grids.in_grid_of`, contiguous, and an error where the voxels are others."""
+    found = in_grid_of(array, geometry, like)
+    if found is None:
+        raise CaseError(
+            f"The volume does not have the voxels of the wished grid: {geometry.difference(like)}.",
+            remedy="Use the volume that was loaded from the case's file.",
+        )
+    return np.ascontiguousarray(found)
 
 
 def _read_channel(node: Any, transform: ParentTransform) -> Volume:

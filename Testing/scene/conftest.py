@@ -14,7 +14,8 @@ def slicer_parts() -> embedded.EmbeddedSlicer:
 
 
 @pytest.fixture
-def scene(slicer_parts: embedded.EmbeddedSlicer) -> Iterator[Any]:
+def vtk_errors() -> Iterator[list[str]]:
+    """What VTK and MRML report during the test; a test that provokes errors clears the list."""
     import vtk
 
     window = vtk.vtkOutputWindow.GetInstance()
@@ -25,9 +26,14 @@ def scene(slicer_parts: embedded.EmbeddedSlicer) -> Iterator[Any]:
         reported.append(message)
 
     observers = [window.AddObserver(kind, report) for kind in ("ErrorEvent", "WarningEvent")]
-    slicer_parts.scene.Clear(0)
-    yield slicer_parts.scene
-    slicer_parts.scene.Clear(0)
+    yield reported
     for observer in observers:
         window.RemoveObserver(observer)
     assert not reported
+
+
+@pytest.fixture
+def scene(slicer_parts: embedded.EmbeddedSlicer, vtk_errors: list[str]) -> Iterator[Any]:
+    slicer_parts.scene.Clear(0)
+    yield slicer_parts.scene
+    slicer_parts.scene.Clear(0)

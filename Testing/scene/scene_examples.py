@@ -40,9 +40,10 @@ CLASSES = (
 MARKS = PseudoLabelMarks(
     case_id="case_7",
     method="TFFS-MedSAM2",
+    weights="tiny",
     weights_sha256="ab" * 32,
     seed=3,
-    labelled_cases=("case_1", "case|2"),
+    labelled_cases=("case_1", "case_2"),
     created="2026-01-31T12:34:56+00:00",
     version="0.1.0",
 )
