@@ -48,7 +48,7 @@ class JobLock:
         from filelock import FileLock
 
         # The guard is held for a moment by whoever looks and decides, so that two cannot take over the same stale lock.
-        with FileLock(self.path.with_name(self.path.name + ".guard"), timeout=30):
+        with FileLock(self.path.with_name(f".{self.path.name}.guard"), timeout=30):
             owner = lock_owner(self.path)
             if owner is not None and self._is_alive(owner):
                 raise JobError(

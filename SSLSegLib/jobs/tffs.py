@@ -14,6 +14,7 @@ from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.inputs import cohort_inputs, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.manifest import InputFile, Manifest
+from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
 from SSLSegLib.progress import Progress
 from SSLSegLib.tffs.options import TffsOptions
 
@@ -124,12 +125,15 @@ def run(job: Job, progress: Progress) -> None:
     progress("cases", done=len(finished), total=len(case_ids))
     for case_id in finished:
         progress("result", case=case_id, resumed=True)
+    report, scene = job.report / "report.html", job.folder / "scene.mrb"
     if len(finished) < len(case_ids):
+        for outdated in (report, scene):
+            outdated.unlink(missing_ok=True)
         _segment(job, parameters, cohort, finished, progress)
-    if parameters.report:
+    if parameters.report and not report.exists():
         progress("stage", stage="Writing the report", total=None)
         write_job_report(job, cohort, progress)
-    if parameters.scene:
+    if parameters.scene and not scene.exists():
         progress("stage", stage="Writing the scene", total=None)
         write_job_scene(job, cohort, progress)
 
@@ -158,7 +162,7 @@ def _segment(job: Job, parameters: TffsParameters, cohort: Cohort, finished: lis
         done.append(label.case_id)
         progress("cases", done=len(done), total=len(cohort.unlabelled))
 
-    with job.scratch() as scratch, torch.inference_mode():
+    with job.scratch() as scratch:
         engine = pseudo_label(
             cohort,
             model,
@@ -170,16 +174,6 @@ def _segment(job: Job, parameters: TffsParameters, cohort: Cohort, finished: lis
             scratch=scratch,
         )
     progress("metric", **dataclasses.asdict(engine.counts))
-
-
-def write_job_report(job: Job, cohort: Cohort, progress: Progress) -> None:
-    """Tables and pictures of all results, scored where a reference is known."""
-    raise NotImplementedError
-
-
-def write_job_scene(job: Job, cohort: Cohort, progress: Progress) -> None:
-    """The results as an MRML scene, where Slicer's Python packages are installed; a note where they are not."""
-    raise NotImplementedError
 
 
 KIND = JobKind("tffs", TffsParameters, preflight, run)

@@ -1,0 +1,140 @@
+"""``tffs``: pseudo-labels for every unlabelled case; ``run``: run or resume a job; ``expect``: leave one out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from SSLSegLib.commands.shared import (
+    BUNDLED,
+    CohortArgument,
+    DeviceOption,
+    InsertionsOption,
+    KeepAllOption,
+    PrecisionOption,
+    PresetOption,
+    ResampleOption,
+    SeedOption,
+    ThreadsOption,
+    ThresholdOption,
+    WeightsOption,
+    console,
+    load_checked_cohort,
+    print_scores,
+    tffs_options,
+)
+
+if TYPE_CHECKING:
+    from SSLSegLib.jobs.folder import Job
+
+__all__ = ["expect", "print_outputs", "run", "run_in_terminal", "tffs"]
+
+
+def tffs(
+    cohort: CohortArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")],
+    weights: WeightsOption = BUNDLED,
+    preset: PresetOption = None,
+    insertions: InsertionsOption = None,
+    precision: PrecisionOption = None,
+    threshold: ThresholdOption = None,
+    keep_all_components: KeepAllOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 42,
+    threads: ThreadsOption = None,
+    resample_labels: ResampleOption = False,
+    report: Annotated[bool, typer.Option(help="Write tables and pictures.")] = True,
+    scene: Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")] = True,
+) -> None:
+    """Pseudo-label every unlabelled case of a cohort, without any training (TFFS-MedSAM2)."""
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.tffs import tffs_manifest
+
+    options = tffs_options(preset, insertions, precision, threshold, keep_all_components)
+    checked = load_checked_cohort(cohort, resample_labels=resample_labels, output=out)
+    manifest = tffs_manifest(
+        checked, weights, options, seed=seed, device=device, threads=threads, report=report, scene=scene
+    )
+    job = Job.create(out, manifest)
+    run_in_terminal(job)
+    print_outputs(job)
+
+
+def run(
+    job: Annotated[Path, typer.Argument(help="A job folder, or a manifest.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Repeat the manifest in this new folder instead of resuming.")
+    ] = None,
+) -> None:
+    """Run or resume a job, or repeat its manifest elsewhere: on the same machine the result is the same to the bit."""
+    from SSLSegLib.errors import JobError
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.manifest import read_manifest
+
+    if out is not None:
+        opened = Job.create(out, read_manifest(job / "manifest.json" if job.is_dir() else job))
+    elif job.is_dir() or job.name == "manifest.json":
+        opened = Job.open(job)
+    else:
+        raise JobError(f"{job} does not lie in a job folder.", remedy="Name a folder for the job with --out.")
+    run_in_terminal(opened)
+    print_outputs(opened)
+
+
+def expect(
+    cohort: CohortArgument,
+    weights: WeightsOption = BUNDLED,
+    preset: PresetOption = None,
+    insertions: InsertionsOption = None,
+    precision: PrecisionOption = None,
+    threshold: ThresholdOption = None,
+    keep_all_components: KeepAllOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 42,
+    threads: ThreadsOption = None,
+    resample_labels: ResampleOption = False,
+) -> None:
+    """Estimate the quality to expect: each labelled case is predicted from the other labelled ones and scored."""
+    import tempfile
+
+    import torch
+
+    from SSLSegLib.jobs.terminal import TerminalProgress
+    from SSLSegLib.jobs.tffs import threads_here
+    from SSLSegLib.pipelines import leave_one_out, reliability
+    from SSLSegLib.weights.loading import load_sam2
+
+    options = tffs_options(preset, insertions, precision, threshold, keep_all_components)
+    checked = load_checked_cohort(cohort, resample_labels=resample_labels, labelled=2, unlabelled=0)
+    torch.set_num_threads(threads or threads_here())
+    model = load_sam2(weights, device)
+    console.print(model.device_outcome, highlight=False)
+    with tempfile.TemporaryDirectory(prefix="sslseg-") as scratch, TerminalProgress(console) as progress:
+        scores = leave_one_out(checked, model, options, seed=seed, progress=progress, scratch=Path(scratch))
+    print_scores(scores, f"Leave one out over {len(scores)} labelled cases of {checked.name}")
+    warning = reliability(len(scores))
+    if warning:
+        console.print(warning, style="yellow", highlight=False)
+
+
+def run_in_terminal(job: "Job") -> None:
+    """Run a job with progress bars; leave with exit code 3 where it was cancelled."""
+    from SSLSegLib.jobs.runner import EXIT_CODES, run_job
+    from SSLSegLib.jobs.terminal import TerminalProgress
+
+    with TerminalProgress(console) as progress:
+        state = run_job(job, progress)
+    if state.status == "cancelled":
+        console.print(f"Cancelled. Resume with: python -m SSLSegLib run {job.folder}", highlight=False)
+        raise typer.Exit(EXIT_CODES["cancelled"])
+
+
+def print_outputs(job: "Job") -> None:
+    """Say where the results lie."""
+    console.print(f"Results: {job.folder / 'results'}", soft_wrap=True, highlight=False)
+    for name, path in {
+        "Report": job.report / "report.html",
+        "Scene": job.folder / "scene.mrb",
+    }.items():
+        if path.exists():
+            console.print(f"{name}: {path}", soft_wrap=True, highlight=False)
