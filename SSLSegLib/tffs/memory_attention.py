@@ -1,0 +1,155 @@
+"""SAM2's memory attention taken apart, so that what does not change between chains is computed once.
+
+``sam2.modeling.memory_attention.MemoryAttention`` concatenates all memories and projects them anew for every frame.
+Here a memory's keys are projected and rotated once, values are the raw memories (the value projection is linear and the
+weights of a softmax sum to one, so it can follow the attention), and the attention over the conditioning memories is a
+part of its own. The result is the same up to rounding.
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from sam2.modeling.sam.transformer import RoPEAttention
+
+from ..errors import WeightsError
+from .attention import KeyValues, Partial, attend, attention
+
+__all__ = ["FrameConstants", "MemoryAttention"]
+
+
+class FrameConstants(NamedTuple):
+    """What layer 0 knows about frames before it sees a memory: ``residual`` (n, N, C) and ``queries`` (n, N, d)."""
+
+    residual: torch.Tensor
+    queries: torch.Tensor
+
+
+class MemoryAttention:
+    """Memory attention with keys and values given per part.
+
+    Args:
+        module: The model's ``memory_attention``.
+        positions: Position encoding of the top feature level, (N, C).
+        dtype: Number format of projections, attention and feed-forward; residuals and norms stay float32.
+        backend: ``sdpa`` (values are projected beforehand) or ``tiled`` (values are the raw memories).
+
+    Raises:
+        WeightsError: The model's attention is of a kind this cannot take apart.
+    """
+
+    def __init__(self, module: torch.nn.Module, positions: torch.Tensor, dtype: torch.dtype, backend: str) -> None:
+        self.backend = backend
+        self.dtype = dtype
+        self.depth = len(module.layers)
+        self._positions = positions
+        self._module = module
+        self._layers = module.layers
+        # Copies in the attention's number format; the norms are taken from the originals.
+        self._cores = module.layers if dtype == torch.float32 else copy.deepcopy(module.layers).to(dtype)
+        self._rotations = []
+        for layer in module.layers:
+            cross = layer.cross_attn_image
+            if not isinstance(cross, RoPEAttention) or cross.num_heads != 1:
+                raise WeightsError("TFFS needs a SAM2 whose memory attention has rotary encoding and one head.")
+            side = round(positions.shape[0] ** 0.5)
+            table = cross.freqs_cis
+            if table.shape[0] != positions.shape[0]:
+                table = cross.compute_cis(end_x=side, end_y=side)
+            self._rotations.append(table.to(positions.device))
+
+    def project_memories(self, layer: int, memories: torch.Tensor, positions: torch.Tensor) -> KeyValues:
+        """Keys and values of spatial memories for one layer.
+
+        Args:
+            layer: Which layer.
+            memories: (..., N, M) raw memories.
+            positions: Broadcastable to them: spatial plus temporal encoding.
+        """
+        cross = self._layers[layer].cross_attn_image
+        with_position = memories + positions if self._layers[layer].pos_enc_at_cross_attn_keys else memories
+        keys = _rotated(cross.k_proj(with_position), self._rotations[layer])
+        return KeyValues(keys.to(self.dtype), self._values(layer, memories))
+
+    def project_pointers(
+        self, layer: int, tokens: torch.Tensor, positions: torch.Tensor, valid: torch.Tensor
+    ) -> KeyValues:
+        """Keys and values of object pointer tokens (B, P, M): no rotation."""
+        cross = self._layers[layer].cross_attn_image
+        with_position = tokens + positions if self._layers[layer].pos_enc_at_cross_attn_keys else tokens
+        return KeyValues(cross.k_proj(with_position).to(self.dtype), self._values(layer, tokens), valid)
+
+    def _values(self, layer: int, memories: torch.Tensor) -> torch.Tensor:
+        if self.backend == "tiled":
+            return memories.to(self.dtype)
+        return self._layers[layer].cross_attn_image.v_proj(memories.float()).to(self.dtype)
+
+    def begin(self, top: torch.Tensor) -> FrameConstants:
+        """Layer 0 up to its cross-attention query, which sees no memory. ``top`` is (n, C, h, w)."""
+        residual = top.flatten(2).transpose(1, 2).float()
+        if self._module.pos_enc_at_input:
+            residual = residual + 0.1 * self._positions
+        residual = self._self_attention(0, residual)
+        return FrameConstants(residual, self._queries(0, residual))
+
+    def attend_shared(self, constants: FrameConstants, shared: KeyValues) -> Partial:
+        """Layer 0's attention over the conditioning memories: the same for all chains at a slice."""
+        return attend(constants.queries, shared, self.backend)
+
+    def finish(
+        self,
+        constants: FrameConstants,
+        first_shared: Partial,
+        shared: list[KeyValues],
+        local: list[list[KeyValues]],
+    ) -> torch.Tensor:
+        """All layers from layer 0's cross-attention on.
+
+        Args:
+            constants: Of the rows' slices, (B, ...).
+            first_shared: Layer 0's attention over the conditioning memories, (B, ...).
+            shared: Keys and values of the conditioning memories by layer.
+            local: Each row's own keys and values by layer.
+
+        Returns:
+            (B, N, C), float32, normalised.
+        """
+        residual, queries = constants
+        for layer in range(self.depth):
+            if layer > 0:
+                residual = self._self_attention(layer, residual)
+                queries = self._queries(layer, residual)
+            attended = attention(queries, first_shared if layer == 0 else shared[layer], local[layer], self.backend)
+            residual = residual + self._project_out(layer, attended)
+            residual = residual + self._feed_forward(layer, residual)
+        return self._module.norm(residual)
+
+    def _self_attention(self, layer: int, residual: torch.Tensor) -> torch.Tensor:
+        module, core = self._layers[layer], self._cores[layer]
+        normed = module.norm1(residual)
+        with_position = (normed + self._positions if module.pos_enc_at_attn else normed).to(self.dtype)
+        return residual + core.self_attn(with_position, with_position, normed.to(self.dtype)).float()
+
+    def _queries(self, layer: int, residual: torch.Tensor) -> torch.Tensor:
+        module = self._layers[layer]
+        normed = module.norm2(residual)
+        with_position = normed + self._positions if module.pos_enc_at_cross_attn_queries else normed
+        queries = self._cores[layer].cross_attn_image.q_proj(with_position.to(self.dtype))
+        return _rotated(queries.float(), self._rotations[layer]).to(self.dtype)
+
+    def _project_out(self, layer: int, attended: torch.Tensor) -> torch.Tensor:
+        cross = self._layers[layer].cross_attn_image
+        if self.backend == "tiled":
+            attended = cross.v_proj(attended)
+        return cross.out_proj(attended).float()
+
+    def _feed_forward(self, layer: int, residual: torch.Tensor) -> torch.Tensor:
+        module, core = self._layers[layer], self._cores[layer]
+        hidden = module.activation(core.linear1(module.norm3(residual).to(self.dtype)))
+        return core.linear2(hidden).float()
+
+
+def _rotated(vectors: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """Axial rotary encoding of (..., N, d) by the complex table (N, d / 2)."""
+    pairs = torch.view_as_complex(vectors.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2)
