@@ -1,0 +1,220 @@
+"""Training samples: labelled slices of one generated subject and a chain of slices of another, with masks of a target."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ..seeds import named_rng
+from .anatomy import Anatomy
+from .atlas import draw_anatomy
+from .rendering import draw_contrast, related_contrast, render
+
+__all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", "draw_sample", "to_frames"]
+
+CHANGES = ("same", "shifted", "new")
+_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What a batch holds.
+
+    Args:
+        image_size: Side of a frame in pixels.
+        batch: Subject pairs in a batch.
+        labelled, chain: Slices of the labelled subject and of the chain, drawn together from these choices.
+        targets: Targets asked for in each pair.
+        pool: Pairs kept for reuse with new intensities, targets, views.
+        renewal: Probability that a sample starts with a new pair.
+    """
+
+    image_size: int = 128
+    batch: int = 4
+    shapes: tuple[tuple[int, int], ...] = ((2, 8), (4, 8), (8, 8), (12, 6), (16, 5), (24, 4))
+    targets: int = 2
+    pool: int = 300
+    renewal: float = 0.1
+
+
+@dataclass
+class Pair:
+    """Two subjects of one anatomy; ``labels`` uint8 (2, K, J, I)."""
+
+    anatomy: Anatomy
+    labels: torch.Tensor
+
+
+@dataclass
+class Batch:
+    """B pairs with T targets each: R slices of a labelled subject, then a chain of L slices of another.
+
+    Args:
+        frames: float32 (B, R + L, 3, S, S), ImageNet-normalised.
+        masks: bool (B, T, R + L, S, S).
+        distance: float32 (B, R), frames from each labelled slice to the chain's first frame in travel direction.
+        order: In this order the labelled slices lie towards the chain: the last one is the nearest.
+    """
+
+    frames: torch.Tensor
+    masks: torch.Tensor
+    distance: torch.Tensor
+    labelled: int
+
+    def to(self, device: str | torch.device) -> "Batch":
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()})
+
+
+def draw_pair(rng: np.random.Generator) -> Pair:
+    """A new anatomy and two subjects of it."""
+    anatomy = draw_anatomy(rng)
+    amount = rng.uniform(0.02, 0.11)
+    return Pair(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(2)]))
+
+
+def to_frames(images: torch.Tensor, image_size: int) -> torch.Tensor:
+    """Display range (0.5 to 99.5 percentile), 8 bits, bicubic resizing, ImageNet normalisation: as for real volumes.
+
+    Args:
+        images: float32 (n, rows, columns) of one subject.
+
+    Returns:
+        float32 (n, 3, S, S).
+    """
+    low, high = np.percentile(images.numpy()[:, ::2, ::2], [0.5, 99.5])
+    grey = ((images - float(low)) / max(float(high - low), 1e-6)).clamp_(0, 1).mul_(255).floor_()
+    size = (image_size, image_size)
+    grey = F.interpolate(grey[:, None], size, mode="bicubic", align_corners=False, antialias=True)
+    return (grey.clamp_(0, 255).round_() / 255 - _MEAN) / _STD
+
+
+def _view(rng: np.random.Generator, centre: np.ndarray, extent: float) -> tuple[int, int, int, int]:
+    """A crop (top, bottom, left, right) of the 128-pixel plane of about ``extent`` of its side around ``centre``."""
+    size = np.clip(128 * extent * np.exp(0.06 * rng.normal(size=2)), 48, 128).astype(int)
+    start = np.clip((centre - size / 2 + 3 * rng.normal(size=2)).astype(int), 0, 128 - size)
+    return start[0], start[0] + size[0], start[1], start[1] + size[1]
+
+
+def _slices(rng: np.random.Generator, present: np.ndarray, labelled: int, chain: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labelled slices spread over the structure (and a little beyond) and a run of slices of the other subject.
+
+    Args:
+        present: bool (2, K), where the leading target is in the two subjects.
+    """
+    depth = present.shape[1]
+    where = np.flatnonzero(present[0])
+    low, high = max(where[0] - 4, 0), min(where[-1] + 5, depth)
+    spread = np.linspace(low, high - 1, labelled) + rng.uniform(-0.5, 0.5, labelled) * (high - low) / labelled
+    reference = np.sort(np.clip(spread.round().astype(int), 0, depth - 1))
+    if not present[0][reference].any():
+        reference[rng.integers(labelled)] = rng.choice(where)
+    stride = int(rng.choice([1, 1, 2, 3]))
+    reach = (chain - 1) * stride
+    other = np.flatnonzero(present[1])
+    if other.size and rng.random() < 0.92:
+        first = int(rng.choice(other)) - int(rng.integers(0, reach + 1))
+    else:
+        first = int(rng.integers(0, depth))
+    first = int(np.clip(first, 0, max(depth - 1 - reach, 0)))
+    return np.sort(reference), np.clip(first + stride * np.arange(chain), 0, depth - 1)
+
+
+def draw_sample(
+    rng: np.random.Generator,
+    pair: Pair,
+    options: SampleOptions,
+    labelled: int,
+    chain: int,
+    *,
+    change: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """One item of a batch from a pair, or None where the pair has no target of a usable size.
+
+    Returns:
+        frames (R + L, 3, S, S), masks (T, R + L, S, S), distance (R,).
+    """
+    anatomy, labels = pair.anatomy, pair.labels
+    count = len(anatomy.tissues)
+    # Area of each structure in each slice, (2, K, structures).
+    flat = labels.flatten(2).int() + torch.arange(2 * labels.shape[1]).view(2, -1, 1) * count
+    area = torch.bincount(flat.flatten(), minlength=2 * labels.shape[1] * count).view(2, -1, count).numpy()
+    usable = []
+    for candidate in anatomy.candidates:
+        size = area[:, :, list(candidate)].sum(2)
+        if size[0].max() > 60 and (size[1].max() > 40 or rng.random() < 0.05):
+            usable.append((candidate, size))
+    if not usable:
+        return None
+    chosen = [usable[i] for i in rng.choice(len(usable), options.targets, replace=len(usable) < options.targets)]
+    present = chosen[0][1] > 20
+    reference, run = _slices(rng, present, labelled, chain)
+    if rng.random() < 0.5:  # the backward pass: the whole video reversed
+        reference, run = reference[::-1].copy(), run[::-1].copy()
+
+    change = change or str(rng.choice(CHANGES, p=[0.65, 0.25, 0.1]))
+    contrast = draw_contrast(rng, anatomy.tissues)
+    contrasts = (contrast, related_contrast(rng, contrast, anatomy.tissues, change))
+    largest = chosen[0][1][0].argmax()
+    inside = torch.isin(labels[0, largest], torch.tensor(chosen[0][0], dtype=torch.uint8))
+    rows, columns = np.nonzero(inside.numpy())
+    span = max(np.ptp(rows), np.ptp(columns)) / 128
+    extent = float(np.clip(rng.uniform(max(0.45, 1.15 * span), 1.1), 0.45, 1.0))
+    centre = np.array([rows.mean(), columns.mean()]) + rng.uniform(-0.5, 0.5, 2) * (extent - span) * 80
+    flips = [axis for axis in (1, 2) if rng.random() < 0.5]
+    transpose = rng.random() < 0.5
+
+    frames, masks = [], []
+    for subject, slices in enumerate((reference, run)):
+        top, bottom, left, right = _view(rng, centre, extent)
+        images = render(labels[subject], slices, contrasts[subject], rng)[:, top:bottom, left:right]
+        structures = labels[subject][torch.from_numpy(slices)][:, top:bottom, left:right]
+        drawn = torch.stack([torch.isin(structures, torch.tensor(c, dtype=torch.uint8)) for c, _ in chosen])
+        if flips:
+            images, drawn = images.flip(flips), drawn.flip([axis + 1 for axis in flips])
+        if transpose:
+            images, drawn = images.mT, drawn.mT
+        frames.append(to_frames(images.contiguous(), options.image_size))
+        size = (options.image_size, options.image_size)
+        masks.append(F.interpolate(drawn.float(), size, mode="bilinear", align_corners=False, antialias=True) > 0.5)
+    # Frames between a labelled slice and the chain's start: its own volume's end lies in between.
+    scale = rng.uniform(0.5, 2.0)
+    end = labels.shape[1] if reference[0] <= reference[-1] else -1
+    distance = torch.tensor(np.abs(end - reference) * scale, dtype=torch.float32).round().clamp(min=1)
+    return torch.cat(frames), torch.cat(masks, dim=1), distance
+
+
+class Samples(IterableDataset):
+    """An endless stream of :class:`Batch`, the same for the same seed, worker count and first batch."""
+
+    def __init__(self, options: SampleOptions, seed: int, *, start: int = 0) -> None:
+        self.options, self.seed, self.start = options, seed, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.set_num_threads(1)
+        worker = get_worker_info()
+        rank, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        pool: deque[Pair] = deque(maxlen=self.options.pool)
+        index = self.start + rank
+        while True:
+            yield self._batch(named_rng(self.seed, "batch", index), pool)
+            index += step
+
+    def _batch(self, rng: np.random.Generator, pool: deque[Pair]) -> Batch:
+        options = self.options
+        labelled, chain = options.shapes[rng.integers(len(options.shapes))]
+        items = []
+        while len(items) < options.batch:
+            fresh = len(pool) < options.batch or rng.random() < options.renewal
+            if fresh:
+                pool.append(draw_pair(rng))
+            pair = pool[-1] if fresh else pool[rng.integers(len(pool))]
+            item = draw_sample(rng, pair, options, labelled, chain)
+            if item is not None:
+                items.append(item)
+        return Batch(*(torch.stack(part) for part in zip(*items, strict=True)), labelled)

@@ -1,0 +1,286 @@
+"""The engine's situation for training: labelled slices as conditioning memories, then a chain of unlabelled slices.
+
+Two schedules on the same weights. *Passes* decode all slices of the chain at once, the previous slices' memories being
+noised true masks first and then the pass before's own predictions (Jacobi iteration: after n passes the first n slices
+are exactly those of the chain). *Chain* decodes slice by slice on the model's own memories.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+
+from .attention import attend
+from .samples import Batch
+
+__all__ = ["Decoded", "Memories", "Teacher", "noised"]
+
+MEMORIES = 6  # previous slices in memory (num_maskmem - 1)
+POINTERS = 15  # previous slices' object pointers (max_obj_ptrs_in_encoder - 1)
+_TAIL = 2  # unprompted last slices of the labelled volume that are remembered as previous slices
+
+
+@dataclass
+class Decoded:
+    """Predictions of (G, L) slices: ``logits`` (G, L, s, s) at a quarter of the frame, ``score`` (G, L), ``pointer``."""
+
+    logits: torch.Tensor
+    score: torch.Tensor
+    pointer: torch.Tensor
+
+
+@dataclass
+class Memories:
+    """Memory maps (G, n, HW, m), pointers (G, n, C) and which of them exist, bool (G, n)."""
+
+    maps: torch.Tensor
+    pointers: torch.Tensor
+    exist: torch.Tensor
+
+
+def noised(masks: torch.Tensor) -> torch.Tensor:
+    """Imperfect copies of masks: edges moved by coarse noise, bool (n, S, S) -> float32 (n, S, S) of 0 and 1."""
+    soft = F.avg_pool2d(masks[:, None].float(), 7, 1, 3)
+    coarse = torch.randn(len(masks), 1, 8, 8, device=masks.device) * 0.3
+    edge = F.interpolate(coarse, masks.shape[-2:], mode="bilinear", align_corners=False)
+    shift = 0.25 * torch.randn(len(masks), 1, 1, 1, device=masks.device)
+    return (soft + edge * (soft > 0) + shift * (soft > 0) > 0.5)[:, 0].float()
+
+
+class Teacher:
+    """Runs a SAM2 the way the engine does, on whole batches, with gradients.
+
+    Args:
+        model: Stock ``SAM2Base`` with single-mask tracking.
+    """
+
+    def __init__(self, model: SAM2Base) -> None:
+        self.model = model
+        self.side = model.image_size // 16
+
+    # -- the parts of the stock model, batched ---------------------------------------------------------------------
+
+    def encode(self, batch: Batch) -> None:
+        """Encode all frames of a batch and keep them, each repeated for its targets (G = B x T groups)."""
+        model = self.model
+        b, n = batch.frames.shape[:2]
+        targets = batch.masks.shape[1]
+        features = model.forward_image(batch.frames.flatten(0, 1))
+        maps = features["backbone_fpn"]
+        self.position = features["vision_pos_enc"][-1][0].flatten(1).T  # (HW, C)
+
+        def grouped(x: torch.Tensor) -> torch.Tensor:
+            x = x.view(b, 1, n, *x.shape[1:]).expand(-1, targets, *(-1,) * x.dim())
+            return x.flatten(0, 1)
+
+        self.fine, self.middle, self.top = (grouped(x) for x in maps)
+        self.masks = batch.masks.flatten(0, 1)
+        self.distance = batch.distance[:, None].expand(-1, targets, -1).flatten(0, 1)
+        self.labelled = batch.labelled
+
+    def heads(self, features: torch.Tensor, slices: slice, prompts: torch.Tensor | None = None) -> Decoded:
+        """The prompt encoder, mask decoder and pointer projection on features (G, L, C, h, w)."""
+        model = self.model
+        groups, length = features.shape[:2]
+        fine, middle = (x[:, slices].flatten(0, 1) for x in (self.fine, self.middle))
+        count = groups * length
+        points = torch.zeros(count, 1, 2, device=features.device)
+        nothing = -torch.ones(count, 1, dtype=torch.int32, device=features.device)
+        sparse, dense = model.sam_prompt_encoder(points=(points, nothing), boxes=None, masks=prompts)
+        logits, _, tokens, score = model.sam_mask_decoder(
+            image_embeddings=features.flatten(0, 1),
+            image_pe=model.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+            repeat_image=False,
+            high_res_features=[fine, middle],
+        )
+        appears = (score > 0).float()
+        pointer = appears * model.obj_ptr_proj(tokens[:, 0]) + (1 - appears) * model.no_obj_ptr
+        shape = (groups, length)
+        return Decoded(logits[:, 0].unflatten(0, shape), score[:, 0].unflatten(0, shape), pointer.unflatten(0, shape))
+
+    def remember(
+        self, slices: slice, masks: torch.Tensor, appears: torch.Tensor, among: torch.Tensor | slice = slice(None)
+    ) -> torch.Tensor:
+        """Memory maps (G, L, HW, m) from features and mask probabilities (G, L, S, S), appears bool (G, L).
+
+        ``among`` picks the groups that the masks are of (all of them by default).
+        """
+        model = self.model
+        groups, length = masks.shape[:2]
+        scaled = masks.flatten(0, 1)[:, None] * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
+        features = self.top[among, slices].flatten(0, 1)
+        maps = model.memory_encoder(features, scaled, skip_mask_sigmoid=True)
+        self.memory_position = maps["vision_pos_enc"][0][0].flatten(1).T
+        absent = (~appears).float().flatten()[:, None, None, None]
+        maps = maps["vision_features"] + absent * model.no_obj_embed_spatial[..., None, None]
+        return maps.flatten(2).mT.unflatten(0, (groups, length))
+
+    def remember_labelled(self) -> tuple[Memories, Decoded]:
+        """Memories of the labelled slices; those without the target are its volume's unprompted slices."""
+        slices = slice(0, self.labelled)
+        masks = self.masks[:, slices]
+        appears = masks.flatten(2).any(2)
+        # As the predictor keeps them: shrunk to a quarter, grown again and binarised.
+        quarter = self.model.image_size // 4
+        kept = F.interpolate(masks.float(), (quarter, quarter), mode="bilinear", align_corners=False, antialias=True)
+        kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False) > 0.5
+        maps = self.remember(slices, kept.float(), appears)
+        prompts = self.model.mask_downsample(masks.flatten(0, 1)[:, None].float())
+        size = self.model.sam_prompt_encoder.mask_input_size
+        if prompts.shape[-2:] != size:
+            prompts = F.interpolate(prompts, size, mode="bilinear", align_corners=False, antialias=True)
+        decoded = self.heads(self.top[:, slices], slices, prompts)
+        seen = appears[..., None].float()
+        pointers = seen * decoded.pointer + (1 - seen) * self.model.no_obj_ptr
+        # Attention needs something to look at: a group without any prompt (which the engine never runs) sees slice 0.
+        self.prompted = appears.any(1)
+        exist = appears.clone()
+        exist[:, 0] |= ~self.prompted
+        return Memories(maps, pointers, exist), decoded
+
+    # -- tracking --------------------------------------------------------------------------------------------------
+
+    def track(self, slices: range, labelled: Memories, previous: Memories, reach: list[list[int]]) -> Decoded:
+        """Decode slices of the chain from labelled memories and the chain's previous ones.
+
+        Args:
+            slices: Chain slices to decode, counted from the chain's start.
+            labelled: Memories of the labelled slices.
+            previous: Memories of chain slices 0..n-1 (``exist`` false: hidden).
+            reach: For each decoded slice the chain slices before it, nearest first.
+        """
+        model, device = self.model, labelled.maps.device
+        groups, count, tokens, width = labelled.maps.shape
+        length = len(slices)
+        slots = model.maskmem_tpos_enc[:, 0, 0]  # (7, m): slot r - 1 is distance r, the last one conditioning
+        position = self.memory_position
+
+        shared = labelled.maps.flatten(1, 2)
+        shared_position = (position + slots[-1]).repeat(count, 1).expand(groups, -1, -1)
+        visible_shared = labelled.exist.repeat_interleave(tokens, 1)[:, None].expand(-1, length, -1)
+
+        # Candidates for "previous": the chain's own slices, then the labelled volume's last empty slices.
+        empty = ~labelled.exist & (torch.arange(count, device=device) >= count - _TAIL)
+        maps = torch.cat([previous.maps, labelled.maps[:, -_TAIL:]], 1)
+        pointers = torch.cat([previous.pointers, labelled.pointers[:, -_TAIL:]], 1)
+        exist = torch.cat([previous.exist, empty[:, -_TAIL:]], 1)
+        first_tail = previous.maps.shape[1]
+        tail = range(first_tail + min(_TAIL, count) - 1, first_tail - 1, -1)
+        local, place, seen, pointer_tokens, pointer_place, pointer_seen = [], [], [], [], [], []
+        for index, before in zip(slices, reach, strict=True):
+            sources = [(index - j, j) for j in before] + [(index + 1 + n, j) for n, j in enumerate(tail)]
+            by_distance = dict(sources)
+            chosen = [by_distance.get(r) for r in range(1, MEMORIES + 1)]
+            pick = torch.tensor([0 if j is None else j for j in chosen], device=device)
+            there = torch.tensor([j is not None for j in chosen], device=device)
+            local.append(maps[:, pick].flatten(1, 2))
+            place.append((position + slots[:MEMORIES, None]).flatten(0, 1))
+            seen.append((exist[:, pick] & there).repeat_interleave(tokens, 1))
+            near = [(r, j) for r, j in sources if r <= POINTERS]
+            near += [(0, 0)] * (POINTERS - len(near))
+            pick = torch.tensor([j for _, j in near], device=device)
+            there = torch.tensor([r > 0 for r, _ in near], device=device)
+            distance = torch.tensor([float(r) for r, _ in near], device=device).expand(groups, -1)
+            pointer_tokens.append(torch.cat([labelled.pointers, pointers[:, pick]], 1))
+            pointer_place.append(torch.cat([self.distance + index, distance], 1))
+            pointer_seen.append(torch.cat([labelled.exist, exist[:, pick] & there], 1))
+        split = model.hidden_dim // width
+        pointer = torch.stack(pointer_tokens, 1)  # (G, L, p, C)
+        time = get_1d_sine_pe(torch.stack(pointer_place, 1).flatten() / POINTERS, dim=model.hidden_dim)
+        time = model.obj_ptr_tpos_proj(time).view(groups, length, -1, width).repeat_interleave(split, 2)
+        pointer = pointer.unflatten(-1, (split, width)).flatten(2, 3)
+        place = torch.stack(place)[None].expand(groups, -1, -1, -1)
+        visible_pointer = torch.stack(pointer_seen, 1).repeat_interleave(split, 2)
+        start = self.labelled + slices.start
+        chain = slice(start, start + length)
+        top = self.top[:, chain].flatten(3).mT  # (G, L, HW, C)
+        fused = attend(
+            model.memory_attention,
+            top,
+            self.position,
+            shared,
+            shared_position,
+            torch.cat([torch.stack(local, 1), pointer], 2),
+            torch.cat([place, time], 2),
+            pointer.shape[2],
+            torch.cat([visible_shared, torch.stack(seen, 1), visible_pointer], 2),
+        )
+        return self.heads(fused.mT.unflatten(-1, (self.side, self.side)), chain)
+
+    def memories_of(self, decoded: Decoded, start: int) -> Memories:
+        """The chain's own memories of decoded slices, as the predictor makes them (no gradient through the mask)."""
+        length = decoded.logits.shape[1]
+        appears = decoded.score > 0
+        size = self.masks.shape[-2:]
+        logits = F.interpolate(decoded.logits.detach(), size, mode="bilinear", align_corners=False)
+        masks = logits.sigmoid() * appears[..., None, None]
+        chain = slice(self.labelled + start, self.labelled + start + length)
+        return Memories(self.remember(chain, masks, appears), decoded.pointer, torch.ones_like(appears))
+
+    def _true_memories(self, labelled: Memories, taught: torch.Tensor) -> Memories:
+        """Memories of noised true masks for the ``taught`` groups, hidden ones for the others."""
+        chain = slice(self.labelled, None)
+        masks = self.masks[taught, chain]
+        rough = noised(masks.flatten(0, 1)).view(masks.shape)
+        made = self.remember(chain, rough, rough.flatten(2).any(2), taught)
+        groups, length = self.masks.shape[0], masks.shape[1]
+        maps = made.new_zeros(groups, *made.shape[1:]).index_copy(0, taught, made)
+        exist = torch.zeros(groups, length, dtype=torch.bool, device=made.device)
+        exist[taught] = True
+        return Memories(maps, self.model.no_obj_ptr.expand(groups, length, -1).to(labelled.pointers.dtype), exist)
+
+    def passes(self, batch: Batch, count: int = 2, *, drop: float = 0.1) -> tuple[list[Decoded], Decoded]:
+        """Decode the whole chain ``count`` times; returns each pass and the labelled slices' own decoding."""
+        self.encode(batch)
+        labelled, prompted = self.remember_labelled()
+        groups, length = self.masks.shape[0], self.masks.shape[1] - self.labelled
+        device = self.masks.device
+        everything = range(length)
+        reach = [list(range(i - 1, -1, -1)) for i in everything]
+        # First: noised true masks in half of the groups, nothing but the labelled slices in the others.
+        memories = self._true_memories(labelled, torch.randperm(groups, device=device)[: (groups + 1) // 2])
+        results = []
+        for turn in range(count):
+            memories.exist = memories.exist & (torch.rand(groups, length, device=device) >= drop)
+            decoded = self.track(everything, labelled, memories, reach)
+            results.append(decoded)
+            if turn + 1 < count:
+                memories = self.memories_of(decoded, 0)
+        return results, prompted
+
+    def chain(self, batch: Batch, *, flip: float = 0.0) -> tuple[Decoded, Decoded]:
+        """Decode slice by slice on the model's own memories; ``flip``: chance of a wrong memory (of an empty mask)."""
+        self.encode(batch)
+        labelled, prompted = self.remember_labelled()
+        length = self.masks.shape[1] - self.labelled
+        groups = self.masks.shape[0]
+        m = labelled.maps
+        previous = Memories(m[:, :0], labelled.pointers[:, :0], labelled.exist[:, :0])
+        steps: list[Decoded] = []
+        for index in range(length):
+            decoded = self.track(range(index, index + 1), labelled, previous, [list(range(index - 1, -1, -1))])
+            steps.append(decoded)
+            if index + 1 < length:
+                kept = decoded
+                if flip:
+                    wrong = torch.rand(groups, 1, device=m.device) < flip
+                    none = self.model.no_obj_ptr.expand_as(decoded.pointer)
+                    kept = Decoded(
+                        decoded.logits,
+                        torch.where(wrong, -1.0, decoded.score),
+                        torch.where(wrong[..., None], none, decoded.pointer),
+                    )
+                new = self.memories_of(kept, index)
+                previous = Memories(
+                    torch.cat([previous.maps, new.maps], 1),
+                    torch.cat([previous.pointers, new.pointers], 1),
+                    torch.cat([previous.exist, new.exist], 1),
+                )
+        return Decoded(
+            *(torch.cat([getattr(s, k) for s in steps], 1) for k in ("logits", "score", "pointer"))
+        ), prompted

@@ -1,0 +1,290 @@
+"""Training of the bundled checkpoint: teacher forcing over whole chains at once, then chains on the model's own memories."""
+
+import csv
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from ..errors import JobError
+from ..files import atomic_path, write_json
+from ..progress import Progress, silent
+from ..seeds import named_seed
+from ..weights.sam2_model import build_sam2
+from .configuration import small_configuration
+from .samples import Batch, SampleOptions, Samples
+from .teaching import Decoded, Teacher
+
+__all__ = ["Trainer", "TrainingOptions", "segmentation_loss"]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The recipe. Training ends at ``steps`` or after ``minutes`` of training time, whichever comes first.
+
+    Args:
+        seed: Of the weights, the data and the noise in training.
+        image_size: Side of a frame in pixels.
+        batch: Subject pairs in a step (two targets each).
+        rate, warmup: Peak learning rate; steps of linear warm-up; then a cosine to a hundredth.
+        twice_from: Share of the training after which a second pass over the chain sees the first one's predictions.
+        chains_from: Share of the training after which steps on the model's own chains are mixed in, to ``chains`` of all.
+        ema: Decay of the averaged weights, which are what is validated and exported.
+        workers: Processes that generate data.
+        validation: Batches of the fixed validation set.
+        keep_every, validate_every: Seconds between saved states and between validations.
+    """
+
+    seed: int = 1
+    image_size: int = 128
+    batch: int = 4
+    steps: int = 6000
+    minutes: float = math.inf
+    rate: float = 1e-3
+    warmup: int = 300
+    twice_from: float = 0.25
+    chains_from: float = 0.55
+    chains: float = 0.5
+    ema: float = 0.999
+    workers: int = 1
+    validation: int = 8
+    keep_every: float = 180.0
+    validate_every: float = 480.0
+    device: str = "cpu"
+
+
+def segmentation_loss(decoded: Decoded, masks: torch.Tensor, use: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """2 x binary cross-entropy + Dice (where the target is) + 0.2 x object score, and the mean soft Dice.
+
+    Args:
+        masks: bool (G, L, S, S).
+        use: bool (G, L), which slices count.
+    """
+    size = masks.shape[-2:]
+    logits = F.interpolate(decoded.logits.float(), size, mode="bilinear", align_corners=False)
+    truth = masks.float()
+    present = masks.flatten(2).any(2)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
+    probability = logits.sigmoid()
+    overlap = (probability * truth).sum((2, 3))
+    dice = (2 * overlap + 1) / (probability.sum((2, 3)) + truth.sum((2, 3)) + 1)
+    score = F.binary_cross_entropy_with_logits(decoded.score.float(), present.float(), reduction="none")
+    counted = use.float()
+    shown = counted * present
+    loss = (counted * (2 * entropy + 0.2 * score)).sum() / counted.sum().clamp(min=1)
+    loss = loss + (shown * (1 - dice)).sum() / counted.sum().clamp(min=1)
+    return loss, (shown * dice).sum() / shown.sum().clamp(min=1)
+
+
+def _no_pile(batch: Batch) -> Batch:
+    return batch
+
+
+class Trainer:
+    """One training in a folder: ``state.pt`` (to resume from), ``curve.csv``, ``validation.csv``, ``options.json``.
+
+    Args:
+        folder: Made if absent. A folder with a state is resumed from.
+        options: The recipe; a resumed training may change everything but seed and widths.
+        progress: Listener: ``progress`` (done, total in percent) and ``metric`` events.
+        start_from: A state of another training whose averaged weights to start from.
+    """
+
+    def __init__(
+        self, folder: Path, options: TrainingOptions, *, progress: Progress = silent, start_from: Path | None = None
+    ) -> None:
+        self.folder, self.options, self.progress = Path(folder), options, progress
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.step, self.elapsed = 0, 0.0
+        self.device = torch.device(options.device)
+        torch.manual_seed(named_seed(options.seed, "weights"))
+        self.configuration = small_configuration(image_size=options.image_size)
+        self.model = build_sam2(self.configuration).train().to(self.device)
+        decayed = [p for p in self.model.parameters() if p.dim() > 1]
+        plain = [p for p in self.model.parameters() if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98))
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        if self.state_path.exists():
+            self._resume()
+        elif start_from is not None:
+            self.average = self._read(start_from)["average"]
+            self.model.load_state_dict(self.average)
+            self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        write_json(self.folder / "options.json", asdict(options) | {"configuration": self.configuration.model_dump()})
+
+    @property
+    def state_path(self) -> Path:
+        return self.folder / "state.pt"
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            return torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise JobError(
+                f"The training state {path.name} cannot be read.", remedy="Start in a new folder or remove the state."
+            ) from error
+
+    def _resume(self) -> None:
+        state = self._read(self.state_path)
+        if state["seed"] != self.options.seed:
+            raise JobError(
+                f"The folder holds a training with seed {state['seed']}, not {self.options.seed}.",
+                remedy="Give the same seed or another folder.",
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average, self.step, self.elapsed = state["average"], state["step"], state["elapsed"]
+
+    def save(self) -> None:
+        """Write the state whole or not at all."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "seed": self.options.seed,
+        }
+        with atomic_path(self.state_path) as temporary:
+            torch.save(state, temporary)
+
+    @property
+    def fraction(self) -> float:
+        """How much of the training is done, 0 to 1."""
+        return max(self.step / self.options.steps, self.elapsed / (60 * self.options.minutes))
+
+    def _rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / self.options.warmup)
+        return self.options.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(self.fraction, 1.0))))
+
+    def _loader(self, seed: int, start: int, workers: int) -> Iterator[Batch]:
+        options = SampleOptions(image_size=self.options.image_size, batch=self.options.batch)
+        samples = Samples(options, seed, start=start)
+        if workers == 0:
+            return iter(samples)
+        return iter(DataLoader(samples, batch_size=None, num_workers=workers, prefetch_factor=3, collate_fn=_no_pile))
+
+    def run(self) -> None:
+        """Train to the end, or on from where the folder's state stands."""
+        options = self.options
+        fixed = self.validation_set()
+        batches = self._loader(named_seed(options.seed, "training"), self.step, options.workers)
+        last_kept = last_validated = last_tick = time.monotonic()
+        while self.fraction < 1:
+            torch.manual_seed(named_seed(options.seed, "noise", self.step))
+            measured = self._train(next(batches))
+            self.step += 1
+            now = time.monotonic()
+            self.elapsed, last_tick = self.elapsed + now - last_tick, now
+            if self.step % 20 == 0:
+                self._record("curve.csv", {"step": self.step, "seconds": round(self.elapsed)} | measured)
+                self.progress("progress", stage="training", done=round(100 * self.fraction, 1), total=100)
+            if now - last_kept > options.keep_every:
+                self.save()
+                last_kept = now
+            if now - last_validated > options.validate_every or self.fraction >= 1:
+                self._record(
+                    "validation.csv", {"step": self.step, "seconds": round(self.elapsed)} | self.validate(fixed)
+                )
+                last_validated = last_tick = time.monotonic()
+        self.save()
+
+    def _train(self, batch: Batch) -> dict[str, Any]:
+        options = self.options
+        batch = batch.to(self.device)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate()
+        teacher = Teacher(self.model)
+        draw = torch.rand(()).item()
+        ramp = options.chains if self.fraction >= options.chains_from else 0.0
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            if draw < ramp:
+                decoded, prompted = teacher.chain(batch, flip=0.03)
+                results = [decoded]
+            else:
+                results, prompted = teacher.passes(batch, 1 if self.fraction < options.twice_from else 2)
+        start = batch.labelled
+        chain = teacher.masks[:, start:]
+        use = teacher.prompted[:, None].expand(chain.shape[:2])
+        losses, dices = zip(*(segmentation_loss(result, chain, use) for result in results), strict=True)
+        labelled = teacher.masks[:, :start]
+        own, _ = segmentation_loss(prompted, labelled, labelled.flatten(2).any(2))
+        loss = sum(losses) / len(losses) + 0.1 * own
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        self._follow()
+        return {
+            "phase": "chain" if draw < ramp else "passes",
+            "rate": round(self._rate(), 7),
+            "loss": round(loss.item(), 4),
+            "dice": round(dices[-1].item(), 4),
+            "norm": round(norm.item(), 3),
+        }
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def validation_set(self) -> list[Batch]:
+        """Generated subjects of seeds that training never draws, the same in every training."""
+        samples = SampleOptions(
+            image_size=self.options.image_size, batch=4, shapes=((8, 8),), targets=2, pool=4, renewal=1.0
+        )
+        stream = iter(Samples(samples, named_seed("validation")))
+        threads = torch.get_num_threads()
+        batches = [next(stream) for _ in range(self.options.validation)]
+        torch.set_num_threads(threads)
+        return batches
+
+    @torch.no_grad()
+    def validate(self, batches: list[Batch]) -> dict[str, float]:
+        """Mean Dice of chains on the model's own memories, with the averaged weights; whole chains, not slices."""
+        kept = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+        self.model.eval()
+        dices, ratios, right = [], [], []
+        for batch in batches:
+            teacher = Teacher(self.model)
+            decoded, _ = teacher.chain(batch.to(self.device))
+            truth = teacher.masks[:, batch.labelled :]
+            logits = F.interpolate(decoded.logits, truth.shape[-2:], mode="bilinear", align_corners=False)
+            found = (logits > 0) & (decoded.score > 0)[..., None, None]
+            both, size, guess = ((x.flatten(1)).sum(1).float() for x in (found & truth, truth, found))
+            use = teacher.prompted & (size > 0)
+            dices.append((2 * both / (size + guess))[use])
+            ratios.append((guess / size.clamp(min=1))[use])
+            right.append(((decoded.score > 0) == truth.flatten(2).any(2))[teacher.prompted].float().flatten())
+        self.model.load_state_dict(kept)
+        self.model.train()
+        dice, ratio = torch.cat(dices), torch.cat(ratios)
+        return {
+            "dice": round(dice.mean().item(), 4),
+            "median": round(dice.median().item(), 4),
+            "volume": round(ratio.median().item(), 3),
+            "presence": round(torch.cat(right).mean().item(), 4),
+        }
+
+    def _record(self, name: str, row: dict[str, Any]) -> None:
+        path = self.folder / name
+        new = not path.exists()
+        with open(path, "a", newline="") as opened:
+            writer = csv.DictWriter(opened, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        self.progress("metric", stage=name.removesuffix(".csv"), **row)
