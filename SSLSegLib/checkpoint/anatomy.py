@@ -28,7 +28,7 @@ class Complex:
         chambers: (primitive, structure) of each chamber; where two overlap, the deeper one wins.
         vessels: (tube, structure) of each vessel.
         wall: Structure of the wall.
-        outer, septum, vessel: Thickness of the wall around all chambers, between two chambers, around vessels; 0 is none.
+        outer, septum, vessel: Thickness of the wall around all chambers, between two, around vessels; 0 is none.
         cut: Optional plane (normal, offset) that gives the far side of chamber 0 to the structure ``cut_structure``.
         optional: The complex may be absent in a subject.
         lesions: Structure of lesions inside the chambers, one place in each subject; None is none.
@@ -71,8 +71,7 @@ class Complex:
 
         depth = torch.stack([part(x) for part, _ in self.chambers])
         names = torch.tensor([structure for _, structure in self.chambers], dtype=torch.uint8)
-        nearest, owner = depth.min(0)
-        union = fine(nearest)
+        union = fine(depth.amin(0))
         if self.outer > 0:
             labels[union < self.outer] = self.wall
         tubes: dict[int, torch.Tensor] = {}

@@ -1,4 +1,4 @@
-"""Images of generated subjects by domain randomisation: contrast, texture, bias field, partial volume, blur and noise."""
+"""Images of generated subjects by domain randomisation: contrast, texture, bias, partial volume, blur, noise."""
 
 from dataclasses import dataclass, replace
 

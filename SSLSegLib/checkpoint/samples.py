@@ -1,4 +1,4 @@
-"""Training samples: labelled slices of one generated subject and a chain of slices of another, with masks of a target."""
+"""Training samples: labelled slices of one generated subject, a chain of slices of another, masks of a target."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -164,7 +164,7 @@ def draw_sample(
     inside = torch.isin(labels[0, largest], torch.tensor(chosen[0][0], dtype=torch.uint8))
     rows, columns = np.nonzero(inside.numpy())
     span = max(np.ptp(rows), np.ptp(columns)) / 128
-    extent = float(np.clip(rng.uniform(max(0.45, 1.15 * span), 1.1), 0.45, 1.0))
+    extent = float(np.clip(rng.uniform(min(max(0.45, 1.15 * span), 1.0), 1.1), 0.45, 1.0))
     centre = np.array([rows.mean(), columns.mean()]) + rng.uniform(-0.5, 0.5, 2) * (extent - span) * 80
     flips = [axis for axis in (1, 2) if rng.random() < 0.5]
     transpose = rng.random() < 0.5

@@ -19,12 +19,13 @@ __all__ = ["Decoded", "Memories", "Teacher", "noised"]
 
 MEMORIES = 6  # previous slices in memory (num_maskmem - 1)
 POINTERS = 15  # previous slices' object pointers (max_obj_ptrs_in_encoder - 1)
+LABELLED_POINTERS = 4  # labelled slices whose pointers are used in training (all of them in the engine)
 _TAIL = 2  # unprompted last slices of the labelled volume that are remembered as previous slices
 
 
 @dataclass
 class Decoded:
-    """Predictions of (G, L) slices: ``logits`` (G, L, s, s) at a quarter of the frame, ``score`` (G, L), ``pointer``."""
+    """Predictions of (G, L) slices: ``logits`` (G, L, s, s) at a quarter of the frame, ``score`` and ``pointer``."""
 
     logits: torch.Tensor
     score: torch.Tensor
@@ -80,7 +81,9 @@ class Teacher:
         self.distance = batch.distance[:, None].expand(-1, targets, -1).flatten(0, 1)
         self.labelled = batch.labelled
 
-    def heads(self, features: torch.Tensor, slices: slice, prompts: torch.Tensor | None = None) -> Decoded:
+    def heads(
+        self, features: torch.Tensor, slices: slice | torch.Tensor, prompts: torch.Tensor | None = None
+    ) -> Decoded:
         """The prompt encoder, mask decoder and pointer projection on features (G, L, C, h, w)."""
         model = self.model
         groups, length = features.shape[:2]
@@ -130,13 +133,17 @@ class Teacher:
         kept = F.interpolate(masks.float(), (quarter, quarter), mode="bilinear", align_corners=False, antialias=True)
         kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False) > 0.5
         maps = self.remember(slices, kept.float(), appears)
-        prompts = self.model.mask_downsample(masks.flatten(0, 1)[:, None].float())
+        # Pointers of a few labelled slices are enough to learn from (each costs a decoding).
+        self.pointed = torch.randperm(masks.shape[1])[:LABELLED_POINTERS].sort().values.to(masks.device)
+        prompts = self.model.mask_downsample(masks[:, self.pointed].flatten(0, 1)[:, None].float())
         size = self.model.sam_prompt_encoder.mask_input_size
         if prompts.shape[-2:] != size:
             prompts = F.interpolate(prompts, size, mode="bilinear", align_corners=False, antialias=True)
-        decoded = self.heads(self.top[:, slices], slices, prompts)
-        seen = appears[..., None].float()
-        pointers = seen * decoded.pointer + (1 - seen) * self.model.no_obj_ptr
+        decoded = self.heads(self.top[:, self.pointed], self.pointed, prompts)
+        seen = appears[:, self.pointed, None].float()
+        absent = self.model.no_obj_ptr.expand(*masks.shape[:2], -1)
+        pointers = absent.index_copy(1, self.pointed, seen * decoded.pointer + (1 - seen) * self.model.no_obj_ptr)
+        self.points = torch.zeros_like(appears).index_fill_(1, self.pointed, True) & appears
         # Attention needs something to look at: a group without any prompt (which the engine never runs) sees slice 0.
         self.prompted = appears.any(1)
         exist = appears.clone()
@@ -188,7 +195,7 @@ class Teacher:
             distance = torch.tensor([float(r) for r, _ in near], device=device).expand(groups, -1)
             pointer_tokens.append(torch.cat([labelled.pointers, pointers[:, pick]], 1))
             pointer_place.append(torch.cat([self.distance + index, distance], 1))
-            pointer_seen.append(torch.cat([labelled.exist, exist[:, pick] & there], 1))
+            pointer_seen.append(torch.cat([self.points, exist[:, pick] & there], 1))
         split = model.hidden_dim // width
         pointer = torch.stack(pointer_tokens, 1)  # (G, L, p, C)
         time = get_1d_sine_pe(torch.stack(pointer_place, 1).flatten() / POINTERS, dim=model.hidden_dim)

@@ -1,4 +1,4 @@
-"""Training of the bundled checkpoint: teacher forcing over whole chains at once, then chains on the model's own memories."""
+"""Training of the bundled checkpoint: teacher forcing over whole chains at once, then chains on its own memories."""
 
 import csv
 import math
@@ -34,7 +34,7 @@ class TrainingOptions:
         batch: Subject pairs in a step (two targets each).
         rate, warmup: Peak learning rate; steps of linear warm-up; then a cosine to a hundredth.
         twice_from: Share of the training after which a second pass over the chain sees the first one's predictions.
-        chains_from: Share of the training after which steps on the model's own chains are mixed in, to ``chains`` of all.
+        chains_from: Share of the training after which ``chains`` of the steps run on the model's own memories.
         ema: Decay of the averaged weights, which are what is validated and exported.
         workers: Processes that generate data.
         validation: Batches of the fixed validation set.
@@ -48,10 +48,10 @@ class TrainingOptions:
     minutes: float = math.inf
     rate: float = 1e-3
     warmup: int = 300
-    twice_from: float = 0.25
-    chains_from: float = 0.55
-    chains: float = 0.5
-    ema: float = 0.999
+    twice_from: float = 1.0
+    chains_from: float = 0.2
+    chains: float = 0.6
+    ema: float = 0.997
     workers: int = 1
     validation: int = 8
     keep_every: float = 180.0
@@ -214,7 +214,7 @@ class Trainer:
         chain = teacher.masks[:, start:]
         use = teacher.prompted[:, None].expand(chain.shape[:2])
         losses, dices = zip(*(segmentation_loss(result, chain, use) for result in results), strict=True)
-        labelled = teacher.masks[:, :start]
+        labelled = teacher.masks[:, teacher.pointed]
         own, _ = segmentation_loss(prompted, labelled, labelled.flatten(2).any(2))
         loss = sum(losses) / len(losses) + 0.1 * own
         self.optimiser.zero_grad(set_to_none=True)
