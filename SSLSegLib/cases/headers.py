@@ -1,12 +1,8 @@
 """What a file says of itself, read before its voxels: kind of voxels, grid, and whether it can be whole.
 
-ITK fills up the missing end of a truncated NIfTI file without a word, and believes any size that a header declares.
-Both are looked at here before memory is asked for.
+ITK believes any size that a header declares; whether it can be true is looked at here before memory is asked for.
 """
 
-import gzip
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +12,10 @@ import SimpleITK
 
 from SSLSegLib.cases.dicom import series_files
 from SSLSegLib.cases.geometry import Geometry
+from SSLSegLib.cases.nifti import is_nifti, refuse_short_nifti
 from SSLSegLib.errors import CaseError
 
-__all__ = ["ENDINGS", "ImageHeader", "has_known_ending", "read_header", "verify_stream"]
+__all__ = ["ENDINGS", "ImageHeader", "has_known_ending", "read_header", "unreadable"]
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _GREATEST_DEFLATE_RATIO = 1032  # of the format; a header that declares more than this times the file lies
@@ -74,8 +71,8 @@ def read_header(path: Path, *, case_id: str | None = None) -> ImageHeader:
             case_id=case_id,
             remedy=f"use one of {', '.join(ENDINGS)}, or the folder of a DICOM series.",
         )
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        _refuse_short_nifti(path, case_id)
+    if is_nifti(path):
+        refuse_short_nifti(path, case_id=case_id)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(files[0]))
     try:
@@ -100,24 +97,6 @@ def read_header(path: Path, *, case_id: str | None = None) -> ImageHeader:
     _refuse_other_dimensions(header, path, case_id)
     _refuse_too_large(header, path, case_id)
     return header
-
-
-def verify_stream(path: Path, *, case_id: str | None = None) -> None:
-    """Unpack a ``.gz`` file to its end and check its sums, keeping nothing.
-
-    Raises:
-        CaseError: Where it is truncated or damaged.
-    """
-    try:
-        with gzip.open(path) as stream:
-            while stream.read(1 << 22):
-                pass
-    except (EOFError, OSError, zlib.error) as error:
-        raise CaseError(
-            f"{path.name} is truncated or damaged ({error}).",
-            case_id=case_id,
-            remedy="copy or download the file again.",
-        ) from None
 
 
 def unreadable(path: Path, error: Exception, case_id: str | None) -> CaseError:
@@ -176,52 +155,3 @@ def _refuse_too_large(header: ImageHeader, path: Path, case_id: str | None) -> N
             case_id=case_id,
             remedy="crop or resample the volume, or use a machine with more memory.",
         )
-
-
-def _refuse_short_nifti(path: Path, case_id: str | None) -> None:
-    """Compare the declared voxels with the bytes that are there; unpack the whole stream only where in doubt."""
-    packed = path.name.lower().endswith(".gz")
-    try:
-        with gzip.open(path) if packed else open(path, "rb") as stream:
-            start = stream.read(540)
-    except (EOFError, OSError, zlib.error):
-        start = b""
-    expected = _nifti_bytes(start)
-    if expected is None:
-        raise CaseError(
-            f"{path.name} is empty or no NIfTI file.", case_id=case_id, remedy="copy or download the file again."
-        )
-    if packed:
-        with open(path, "rb") as stream:
-            stream.seek(-4, 2)
-            (unpacked,) = struct.unpack("<I", stream.read(4))
-        if unpacked != expected % 2**32:  # several members, padding, or a cut: only unpacking tells
-            verify_stream(path, case_id=case_id)
-    elif path.stat().st_size < expected:
-        raise CaseError(
-            f"{path.name} is truncated: {path.stat().st_size} bytes where its header announces {expected}.",
-            case_id=case_id,
-            remedy="copy or download the file again.",
-        )
-
-
-def _nifti_bytes(start: bytes) -> int | None:
-    """How long an unpacked NIfTI-1 or NIfTI-2 file is by its header; None where these bytes are no header."""
-    for order in "<>":
-        if len(start) >= 348 and struct.unpack_from(order + "i", start)[0] == 348:
-            sizes = struct.unpack_from(order + "8h", start, 40)
-            (bits,) = struct.unpack_from(order + "h", start, 72)
-            (offset,) = struct.unpack_from(order + "f", start, 108)
-        elif len(start) >= 540 and struct.unpack_from(order + "i", start)[0] == 540:
-            sizes = struct.unpack_from(order + "8q", start, 16)
-            (bits,) = struct.unpack_from(order + "h", start, 14)
-            (offset,) = struct.unpack_from(order + "q", start, 168)
-        else:
-            continue
-        if not 1 <= sizes[0] <= 7 or min(sizes[1 : sizes[0] + 1]) < 1 or bits < 1 or not 0 <= offset < 2**40:
-            return None
-        count = 1
-        for size in sizes[1 : sizes[0] + 1]:
-            count *= size
-        return int(offset) + (count * bits + 7) // 8
-    return None

@@ -15,7 +15,16 @@ from SSLSegLib.cases.segments import FileSegment, file_segments
 from SSLSegLib.cases.volume import LabelMap, Volume
 from SSLSegLib.errors import CaseError
 
-__all__ = ["read_geometry", "read_image", "read_label", "read_label_file", "read_volume"]
+__all__ = [
+    "read_geometry",
+    "read_image",
+    "read_label",
+    "read_label_file",
+    "read_label_on",
+    "read_volume",
+    "refuse_no_scan",
+    "resampled",
+]
 
 
 def read_volume(cohort: Cohort, case: Case) -> Volume:
@@ -56,14 +65,7 @@ def read_image(paths: Path | str | Sequence[Path | str], *, case_id: str | None 
     geometry: Geometry | None = None
     for path in names:
         header = read_header(path, case_id=case_id)
-        if header.is_colour:
-            raise CaseError(
-                f"{path.name} is a colour image ({header.components} bytes a voxel), not a scan.",
-                case_id=case_id,
-                remedy="give the grey-level scan; several channels are given as one file a channel.",
-            )
-        if "complex" in header.voxel_type:
-            raise CaseError(f"{path.name} holds complex numbers.", case_id=case_id, remedy="give the magnitude image.")
+        refuse_no_scan(header, path, case_id=case_id)
         image = _voxels(header, path, case_id)
         here = Geometry.from_sitk(image)
         if geometry is not None and not here.matches(geometry):
@@ -104,10 +106,21 @@ def read_label(
     Raises:
         CaseError: Where there is none, see :func:`read_label_file`, or where it lies in another grid.
     """
+    return read_label_on(cohort, case, read_geometry(cohort, case), which, resample=resample)
+
+
+def read_label_on(
+    cohort: Cohort,
+    case: Case,
+    grid: Geometry,
+    which: Literal["label", "reference"] = "label",
+    *,
+    resample: bool | None = None,
+) -> LabelMap:
+    """:func:`read_label` where the grid of the case's image is known already."""
     path = cohort.label_path(case, which)
     if path is None:
         raise CaseError(f"The case has no {which}.", case_id=case.id, remedy=f"name a {which} file in cohort.json.")
-    grid = read_geometry(cohort, case)
     label = read_label_file(path, cohort.classes, case_id=case.id)
     if label.geometry.matches(grid):
         return LabelMap(label.array, grid)
@@ -154,6 +167,22 @@ def read_label_file(path: Path | str, classes: Sequence[SegmentClass], *, case_i
     else:
         labels = _from_values(array, classes, path, case_id)
     return LabelMap(labels, Geometry.from_sitk(image))
+
+
+def refuse_no_scan(header: ImageHeader, path: Path, *, case_id: str | None = None) -> None:
+    """Refuse colour pictures and complex data by their header.
+
+    Raises:
+        CaseError: Saying what it is.
+    """
+    if header.is_colour:
+        raise CaseError(
+            f"{path.name} is a colour image ({header.components} bytes a voxel), not a scan.",
+            case_id=case_id,
+            remedy="give the grey-level scan; several channels are given as one file a channel.",
+        )
+    if "complex" in header.voxel_type:
+        raise CaseError(f"{path.name} holds complex numbers.", case_id=case_id, remedy="give the magnitude image.")
 
 
 def resampled(label: LabelMap, grid: Geometry) -> LabelMap:
