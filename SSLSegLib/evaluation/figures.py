@@ -25,7 +25,10 @@ __all__ = ["CaseView", "case_figure", "choose_slices", "overview_figure", "save_
 _REFERENCE_COLOR = "white"
 _UNCERTAINTY = colormaps["inferno"]
 _PANEL_INCHES = 3.3
+_GAP_INCHES = 0.06
+_HEADING_INCHES = 0.3
 _MARGIN_MM = 20.0
+_TOP = {"ha": "center", "va": "top"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +73,14 @@ def choose_slices(prediction: NDArray, reference: NDArray | None = None, count: 
     return sorted({int(occupied[round(share * (occupied.size - 1))]) for share in shares})
 
 
-def case_figure(view: CaseView, classes: Sequence[SegmentClass], title: str = "") -> Figure:
-    """Draw contours on up to three slices and, with an uncertainty map, the most uncertain slice.
+def case_figure(
+    view: CaseView,
+    classes: Sequence[SegmentClass],
+    title: str = "",
+    notes: Sequence[str] = (),
+    kind: str = "prediction",
+) -> Figure:
+    """Draw contours on up to three slices and, with an uncertainty map, the most uncertain slice plain and overlaid.
 
     Prediction: a line in the class's colour. Reference: a white dashed line. Uncertainty: on a scale from 0 to ln 2
     that is the same in every picture.
@@ -80,49 +89,41 @@ def case_figure(view: CaseView, classes: Sequence[SegmentClass], title: str = ""
         view: The case.
         classes: Whose contours to draw.
         title: Above the panels; the case id by default.
+        notes: Lines of text for the free place beside the uncertainty, such as scores.
+        kind: What the legend calls the prediction.
     """
     orientation = SliceOrientation.of(view.geometry)
-    rows, columns = _crop(view, orientation)
-    low, high = view.window or _window(view.image)
-    slices = choose_slices(view.prediction, view.reference)
-    panels = [(index, False) for index in slices]
-    if view.uncertainty is not None:
-        panels.append((int(view.uncertainty.sum(axis=(1, 2), dtype=np.float64).argmax()), True))
+    crop = _crop(view, orientation)
+    height_mm, width_mm = (
+        (side.stop - side.start) * pixel for side, pixel in zip(crop, orientation.pixel_mm, strict=True)
+    )
+    panel_height = float(np.clip(_PANEL_INCHES * height_mm / width_mm, 1.6, 4.5))
+    grid, figure = _panels(1 if view.uncertainty is None else 2, panel_height, legend_lines=1 + len(classes) // 5)
 
-    height_mm = (rows.stop - rows.start) * orientation.pixel_mm[0]
-    width_mm = (columns.stop - columns.start) * orientation.pixel_mm[1]
-    panel_height = float(np.clip(_PANEL_INCHES * height_mm / width_mm, 1.6, 5.5))
-    figure = Figure(figsize=(_PANEL_INCHES * len(panels) + 0.6, panel_height + 1.15), facecolor="black", dpi=120)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained", h_pad=0.02, w_pad=0.02)
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (index, with_uncertainty) in zip(grid, panels, strict=True):
-        base = np.zeros(view.prediction.shape[1:]) if view.image is None else view.image[index]
-        axes.imshow(
-            orientation.picture(base)[rows, columns],
-            cmap="gray",
-            vmin=low,
-            vmax=high,
-            aspect=orientation.aspect,
-            interpolation="bilinear",
-        )
-        heading = f"slice {index} ({orientation.position(index)})"
-        if with_uncertainty:
-            heading = f"most uncertain: {heading}"
-            _draw_uncertainty(axes, orientation.picture(view.uncertainty[index])[rows, columns], orientation.aspect)
-        _draw_contours(axes, view, classes, index, orientation, (rows, columns), with_uncertainty)
-        _draw_letters(axes, orientation)
-        axes.set_title(heading, color="white", fontsize=9)
-        axes.set_axis_off()
+    draw = _SliceDrawer(view, classes, orientation, crop)
+    for axes, index in zip(grid[0], choose_slices(view.prediction, view.reference), strict=False):
+        draw.slice(axes, index)
+        draw.contours(axes, index)
     if view.uncertainty is not None:
-        scale = figure.colorbar(
-            ScalarMappable(Normalize(0, MAXIMUM_ENTROPY), _UNCERTAINTY), ax=grid[-1], shrink=0.8, pad=0.02
+        plain, overlaid, beside = grid[1]
+        index = int(view.uncertainty.sum(axis=(1, 2), dtype=np.float64).argmax())
+        draw.slice(plain, index, "most uncertain: ")
+        draw.contours(plain, index)
+        draw.slice(overlaid, index, "uncertainty: ")
+        draw.uncertainty(overlaid, index)
+        _draw_scale(figure, beside.inset_axes((0.0, 0.1, 0.045, 0.8)))
+        beside.text(
+            0.3,
+            0.92,
+            "\n".join(notes),
+            color="white",
+            fontsize=8.5,
+            va="top",
+            linespacing=1.7,
+            transform=beside.transAxes,
         )
-        scale.set_ticks([0, MAXIMUM_ENTROPY / 2, MAXIMUM_ENTROPY], labels=["0", "", "ln 2"])
-        scale.set_label("uncertainty (entropy)", color="white", fontsize=8)
-        scale.ax.tick_params(colors="white", labelsize=8)
-    figure.suptitle(title or view.case_id, color="white", fontsize=11)
-    _draw_legend(figure, classes, view.reference is not None)
+    figure.text(0.5, 1 - 0.07 / figure.get_figheight(), title or view.case_id, color="white", fontsize=11, **_TOP)
+    _draw_legend(figure, classes, view.reference is not None, kind)
     return figure
 
 
@@ -147,16 +148,25 @@ def overview_figure(rows: Sequence[tuple[str, float | None, float | None]]) -> F
     panels = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
     names, values = [case_id for case_id, _, _ in scored], [dice for _, dice, _ in scored]
     panels[0].hlines(range(len(values)), 0, values, color="0.85", linewidth=1)
-    panels[0].plot(values, range(len(values)), "o", color="#1f5f8b", markersize=4)
+    panels[0].plot(values, range(len(values)), "o", color="#1f5f8b", markersize=4, clip_on=False)
     panels[0].axvline(float(np.mean(values)), color="0.5", linewidth=1, linestyle=":")
     panels[0].set_yticks(range(len(names)) if len(names) <= 45 else [], names[:45] if len(names) <= 45 else [])
     panels[0].tick_params(labelsize=7)
     panels[0].set_xlim(0, 1)
     panels[0].set_xlabel("Dice (dotted: mean)", fontsize=8)
     if wide:
-        panels[1].plot([entropy for _, entropy in both], [dice for dice, _ in both], "o", color="#1f5f8b", markersize=4)
+        panels[1].plot(
+            [entropy for _, entropy in both],
+            [dice for dice, _ in both],
+            "o",
+            color="#1f5f8b",
+            markersize=4,
+            clip_on=False,
+        )
         panels[1].set_xlabel("mean entropy around the foreground (0 to ln 2)", fontsize=8)
         panels[1].set_ylabel("Dice", fontsize=8)
+        panels[1].set_xlim(0, 1.1 * max(entropy for _, entropy in both) or 1)
+        panels[1].set_ylim(0, 1)
         panels[1].tick_params(labelsize=7)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
@@ -196,32 +206,86 @@ def _crop(view: CaseView, orientation: SliceOrientation) -> tuple[slice, slice]:
     return sides[0], sides[1]
 
 
-def _draw_uncertainty(axes: Axes, uncertainty: NDArray, aspect: float) -> None:
-    share = np.clip(uncertainty / MAXIMUM_ENTROPY, 0.0, 1.0)
-    overlay = _UNCERTAINTY(share)
-    overlay[..., 3] = np.clip(1.6 * share, 0.0, 0.85)  # sure voxels stay transparent, so the anatomy shows
-    axes.imshow(overlay, aspect=aspect, interpolation="nearest")
+def _panels(rows: int, panel_height: float, legend_lines: int) -> tuple[NDArray, Figure]:
+    """A black figure with ``rows`` x 3 axes, placed by hand: the automatic layouts draw everything twice."""
+    width = 3 * _PANEL_INCHES + 4 * _GAP_INCHES
+    bottom = 0.12 + 0.22 * legend_lines
+    height = rows * (panel_height + _HEADING_INCHES) + 0.3 + bottom
+    figure = Figure(figsize=(width, height), facecolor="black", dpi=110)
+    FigureCanvasAgg(figure)
+    grid = np.empty((rows, 3), dtype=object)
+    for row in range(rows):
+        low = bottom + (rows - 1 - row) * (panel_height + _HEADING_INCHES)
+        for column in range(3):
+            left = _GAP_INCHES + column * (_PANEL_INCHES + _GAP_INCHES)
+            place = (left / width, low / height, _PANEL_INCHES / width, panel_height / height)
+            grid[row, column] = figure.add_axes(place)
+            grid[row, column].set_axis_off()
+    return grid, figure
 
 
-def _draw_contours(axes, view, classes, index, orientation, crop, thin) -> None:
-    halo = [patheffects.withStroke(linewidth=2.4, foreground="black", alpha=0.6)]
-    for segment in classes:
-        for labels, color, style in (
-            (view.prediction, _bright(segment), "solid"),
-            (view.reference, _REFERENCE_COLOR, (0, (3, 2))),
-        ):
-            if labels is None:
-                continue
-            mask = orientation.picture(labels[index] == segment.value)[crop]
-            if not mask.any():
-                continue
-            # A border of background closes the contour at the picture's edge.
-            padded = np.pad(mask.astype(np.float32), 1)
-            across, down = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
-            lines = axes.contour(across, down, padded, [0.5], colors=[color], linewidths=0.8 if thin else 1.3)
-            lines.set(linestyle=style, path_effects=[] if thin else halo)
-    axes.set_xlim(-0.5, crop[1].stop - crop[1].start - 0.5)
-    axes.set_ylim(crop[0].stop - crop[0].start - 0.5, -0.5)
+@dataclass(frozen=True, eq=False)
+class _SliceDrawer:
+    view: CaseView
+    classes: Sequence[SegmentClass]
+    orientation: SliceOrientation
+    crop: tuple[slice, slice]
+
+    def slice(self, axes: Axes, index: int, heading: str = "") -> None:
+        """The image, with its place and the letters of its edges."""
+        image = self.view.image
+        base = np.zeros(self.view.prediction.shape[1:]) if image is None else image[index]
+        low, high = self.view.window or _window(image)
+        axes.imshow(
+            self._picture(base),
+            cmap="gray",
+            vmin=low,
+            vmax=high,
+            aspect=self.orientation.aspect,
+            interpolation="bilinear",
+        )
+        axes.set_title(f"{heading}slice {index} ({self.orientation.position(index)})", color="white", fontsize=9)
+        _draw_letters(axes, self.orientation)
+
+    def contours(self, axes: Axes, index: int) -> None:
+        """Prediction and reference as lines between voxels."""
+        halo = [patheffects.withStroke(linewidth=2.4, foreground="black", alpha=0.6)]
+        for segment in self.classes:
+            for labels, color, style in (
+                (self.view.prediction, _bright(segment), "solid"),
+                (self.view.reference, _REFERENCE_COLOR, (0, (3, 2))),
+            ):
+                mask = None if labels is None else self._picture(labels[index] == segment.value)
+                if mask is None or not mask.any():
+                    continue
+                # A border of background closes the contour at the picture's edge.
+                across, down = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
+                padded = np.pad(mask.astype(np.float32), 1)
+                lines = axes.contour(across, down, padded, [0.5], colors=[color], linewidths=1.3)
+                lines.set(linestyle=style, path_effects=halo)
+        self._keep_limits(axes)
+
+    def uncertainty(self, axes: Axes, index: int) -> None:
+        """The uncertainty over the image; sure voxels stay transparent, so that the anatomy shows."""
+        share = np.clip(self._picture(self.view.uncertainty[index]) / MAXIMUM_ENTROPY, 0.0, 1.0)
+        overlay = _UNCERTAINTY(share)
+        overlay[..., 3] = np.clip(1.6 * share, 0.0, 0.85)
+        axes.imshow(overlay, aspect=self.orientation.aspect, interpolation="nearest")
+        self._keep_limits(axes)
+
+    def _picture(self, array: NDArray) -> NDArray:
+        return self.orientation.picture(array)[self.crop]
+
+    def _keep_limits(self, axes: Axes) -> None:
+        axes.set_xlim(-0.5, self.crop[1].stop - self.crop[1].start - 0.5)
+        axes.set_ylim(self.crop[0].stop - self.crop[0].start - 0.5, -0.5)
+
+
+def _draw_scale(figure: Figure, axes: Axes) -> None:
+    scale = figure.colorbar(ScalarMappable(Normalize(0, MAXIMUM_ENTROPY), _UNCERTAINTY), cax=axes)
+    scale.set_ticks([0, MAXIMUM_ENTROPY / 2, MAXIMUM_ENTROPY], labels=["0\n(sure)", "entropy", "ln 2\n(p = 0.5)"])
+    scale.ax.tick_params(colors="white", labelsize=7)
+    scale.outline.set_edgecolor("0.5")
 
 
 def _draw_letters(axes: Axes, orientation: SliceOrientation) -> None:
@@ -244,13 +308,13 @@ def _draw_letters(axes: Axes, orientation: SliceOrientation) -> None:
         )
 
 
-def _draw_legend(figure: Figure, classes: Sequence[SegmentClass], with_reference: bool) -> None:
-    lines = [Line2D([], [], color=_bright(each), label=f"{each.name} (pseudo-label)") for each in classes]
+def _draw_legend(figure: Figure, classes: Sequence[SegmentClass], with_reference: bool, kind: str) -> None:
+    lines = [Line2D([], [], color=_bright(each), label=f"{each.name} ({kind})") for each in classes]
     if with_reference:
         lines.append(Line2D([], [], color=_REFERENCE_COLOR, linestyle=(0, (3, 2)), label="reference"))
     figure.legend(
         handles=lines,
-        loc="outside lower center",
+        loc="lower center",
         ncols=min(len(lines), 5),
         fontsize=8,
         labelcolor="white",
