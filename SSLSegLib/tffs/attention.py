@@ -17,6 +17,8 @@ Backend = Literal["sdpa", "tiled"]
 # Tile of queries x keys whose scores are alive at a time in the tiled kernel (found by measurement, fits a core's L2).
 _QUERY_TILE = 512
 _KEY_TILE = 2048
+# Sums of unshifted exponentials between these bounds are as good as shifted ones.
+_SMALLEST_SUM, _LARGEST_SUM = 1e-20, 1e30
 
 
 class KeyValues(NamedTuple):
@@ -93,7 +95,7 @@ def _masked(queries: torch.Tensor, part: KeyValues) -> Partial:
 
 
 def _tiled(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Partial:
-    """Online softmax over tiles; the width of the values is free, so raw memories can be values."""
+    """Softmax over tiles of scores; the width of the values is free, so raw memories can be values."""
     rows, count, width = queries.shape
     scale = 1.0 / math.sqrt(width)
     output = queries.new_empty(rows, count, values.shape[-1], dtype=torch.float32)
@@ -102,29 +104,52 @@ def _tiled(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> P
         for start in range(0, count, _QUERY_TILE):
             tile = slice(start, start + _QUERY_TILE)
             scaled = queries[row, tile] * scale
-            output[row, tile], log_sum[row, tile] = _online_softmax(scaled, keys[row], values[row])
+            weighted, sums = _plain_softmax(scaled, keys[row], values[row])
+            if not bool(((sums > _SMALLEST_SUM) & (sums < _LARGEST_SUM)).all()):
+                weighted, sums = _online_softmax(scaled, keys[row], values[row])
+            else:
+                weighted, sums = weighted.div_(sums[:, None]), sums.log_()
+            output[row, tile], log_sum[row, tile] = weighted, sums
     return Partial(output, log_sum)
+
+
+def _plain_softmax(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted sum of the values and sum of the weights, the weights being exp(score) without any shift.
+
+    Floating point is as exact for weights around 1e-20 or 1e20 as for those around 1, so the usual subtraction of the
+    largest score (two more passes over all scores) is only needed where a sum would leave the range.
+    """
+    weighted = values.new_zeros(queries.shape[0], values.shape[1])
+    sums = values.new_zeros(queries.shape[0])
+    # One buffer for the scores of all tiles: fresh pages would cost as much as the exponentials.
+    buffer = queries.new_empty(queries.shape[0] * min(_KEY_TILE, keys.shape[0]))
+    for start in range(0, keys.shape[0], _KEY_TILE):
+        some_keys = keys[start : start + _KEY_TILE]
+        scores = buffer[: queries.shape[0] * some_keys.shape[0]].view(queries.shape[0], -1)
+        weights = torch.mm(queries, some_keys.T, out=scores).exp_()
+        sums += weights.sum(dim=-1)
+        weighted.addmm_(weights, values[start : start + _KEY_TILE])
+    return weighted, sums
 
 
 def _online_softmax(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    largest = total = weighted = None
+    """Output and log-sum-exp, the shift following the largest score seen so far."""
+    largest = queries.new_full((queries.shape[0], 1), -torch.inf)
+    sums = torch.zeros_like(largest)
+    weighted = values.new_zeros(queries.shape[0], values.shape[1])
     for start in range(0, keys.shape[0], _KEY_TILE):
         scores = queries @ keys[start : start + _KEY_TILE].T
-        tile_largest = scores.amax(dim=-1, keepdim=True)
-        new_largest = tile_largest if largest is None else torch.maximum(largest, tile_largest)
+        new_largest = torch.maximum(largest, scores.amax(dim=-1, keepdim=True))
+        shrink = (largest - new_largest).exp_()
         weights = scores.sub_(new_largest).exp_()
-        tile_total = weights.sum(dim=-1, keepdim=True, dtype=torch.float32)
-        tile_weighted = (weights @ values[start : start + _KEY_TILE]).float()
-        if largest is None:
-            total, weighted = tile_total, tile_weighted
-        else:
-            shrink = (largest - new_largest).float().exp_()
-            total = total.mul_(shrink).add_(tile_total)
-            weighted = weighted.mul_(shrink).add_(tile_weighted)
+        sums = sums.mul_(shrink).add_(weights.sum(dim=-1, keepdim=True))
+        weighted = weighted.mul_(shrink).addmm_(weights, values[start : start + _KEY_TILE])
         largest = new_largest
-    return weighted.div_(total), (largest.float() + total.log()).squeeze(-1)
+    return weighted.div_(sums), (largest + sums.log()).squeeze(-1)
 
 
 def _sdpa(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Partial:
@@ -138,5 +163,5 @@ def _sdpa(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Pa
         output, log_sum, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(*heads, None, True)
         log_sum = log_sum[..., : queries.shape[1]]
     else:
-        return _tiled(queries, keys, values)
+        return _tiled(queries.float(), keys.float(), values.float())
     return Partial(output.squeeze(1).float(), log_sum.squeeze(1).float())

@@ -9,6 +9,7 @@ import torch
 from .attention import KeyValues
 from .memory_attention import FrameConstants, MemoryAttention, Partial
 from .network import Levels, TrackingNetwork
+from .precision import multiplying
 from .template import Direction, LabelledTemplate, Passed
 
 __all__ = ["HalfChain", "Tracker"]
@@ -76,10 +77,11 @@ class Tracker:
         Returns:
             Mask logits (B, 1, 4h, 4w).
         """
-        keys = self._template_keys(template)
-        # Layer 0 up to the conditioning memories is the same for all chains at a slice: once per frame.
-        constants = self.memory_attention.begin(levels[-1])
-        shared = self.memory_attention.attend_shared(constants, keys[0])
+        with multiplying(self.memory_attention.arithmetic):
+            keys = self._template_keys(template)
+            # Layer 0 up to the conditioning memories is the same for all chains at a slice: once per frame.
+            constants = self.memory_attention.begin(levels[-1])
+            shared = self.memory_attention.attend_shared(constants, keys[0])
         logits: list[torch.Tensor | None] = [None] * len(chains)
         for rows in self._batches(chains):
             which = [frames[row] for row in rows]
@@ -99,8 +101,9 @@ class Tracker:
         return torch.stack(logits)
 
     def _step_batch(self, chains, levels, constants, shared, template, keys, pointer_limit, remember) -> torch.Tensor:
-        local = self._local_keys(chains, template, pointer_limit)
-        conditioned = self.memory_attention.finish(constants, shared, keys, local)
+        with multiplying(self.memory_attention.arithmetic):
+            local = self._local_keys(chains, template, pointer_limit)
+            conditioned = self.memory_attention.finish(constants, shared, keys, local)
         decoded = self.network.decode(conditioned, levels[:-1])
         memories = self.network.remember(levels[-1], decoded) if remember else None
         for row, chain in enumerate(chains):

@@ -14,6 +14,7 @@ from sam2.modeling.sam.transformer import RoPEAttention
 
 from ..errors import WeightsError
 from .attention import KeyValues, Partial, attend, attention
+from .precision import Arithmetic
 
 __all__ = ["FrameConstants", "MemoryAttention"]
 
@@ -31,32 +32,35 @@ class MemoryAttention:
     Args:
         module: The model's ``memory_attention``.
         positions: Position encoding of the top feature level, (N, C).
-        dtype: Number format of projections, attention and feed-forward; residuals and norms stay float32.
+        arithmetic: Of projections, attention and feed-forward; residuals and norms are always float32.
         backend: ``sdpa`` (values are projected beforehand) or ``tiled`` (values are the raw memories).
 
     Raises:
         WeightsError: The model's attention is of a kind this cannot take apart.
     """
 
-    def __init__(self, module: torch.nn.Module, positions: torch.Tensor, dtype: torch.dtype, backend: str) -> None:
+    def __init__(self, module: torch.nn.Module, positions: torch.Tensor, arithmetic: Arithmetic, backend: str) -> None:
         self.backend = backend
-        self.dtype = dtype
+        self.arithmetic = arithmetic
+        self.dtype = torch.bfloat16 if arithmetic == "bfloat16" else torch.float32
         self.depth = len(module.layers)
         self._positions = positions
         self._module = module
         self._layers = module.layers
         # Copies in the attention's number format; the norms are taken from the originals.
-        self._cores = module.layers if dtype == torch.float32 else copy.deepcopy(module.layers).to(dtype)
-        self._rotations = []
-        for layer in module.layers:
-            cross = layer.cross_attn_image
-            if not isinstance(cross, RoPEAttention) or cross.num_heads != 1:
-                raise WeightsError("TFFS needs a SAM2 whose memory attention has rotary encoding and one head.")
-            side = round(positions.shape[0] ** 0.5)
-            table = cross.freqs_cis
-            if table.shape[0] != positions.shape[0]:
-                table = cross.compute_cis(end_x=side, end_y=side)
-            self._rotations.append(table.to(positions.device))
+        self._cores = module.layers if self.dtype == torch.float32 else copy.deepcopy(module.layers).to(self.dtype)
+        self._rotations = [self._rotation(layer.cross_attn_image) for layer in module.layers]
+        self._self_rotations = [self._rotation(layer.self_attn) for layer in module.layers]
+
+    def _rotation(self, attention: torch.nn.Module) -> torch.Tensor:
+        """The complex table (N, d / 2) of an attention's rotary encoding."""
+        if not isinstance(attention, RoPEAttention) or attention.num_heads != 1:
+            raise WeightsError("TFFS needs a SAM2 whose memory attention has rotary encoding and one head.")
+        table = attention.freqs_cis
+        if table.shape[0] != self._positions.shape[0]:
+            side = round(self._positions.shape[0] ** 0.5)
+            table = attention.compute_cis(end_x=side, end_y=side)
+        return table.to(self._positions.device)
 
     def project_memories(self, layer: int, memories: torch.Tensor, positions: torch.Tensor) -> KeyValues:
         """Keys and values of spatial memories for one layer.
@@ -125,10 +129,15 @@ class MemoryAttention:
         return self._module.norm(residual)
 
     def _self_attention(self, layer: int, residual: torch.Tensor) -> torch.Tensor:
-        module, core = self._layers[layer], self._cores[layer]
+        module, core = self._layers[layer], self._cores[layer].self_attn
         normed = module.norm1(residual)
         with_position = (normed + self._positions if module.pos_enc_at_attn else normed).to(self.dtype)
-        return residual + core.self_attn(with_position, with_position, normed.to(self.dtype)).float()
+        rotation = self._self_rotations[layer]
+        queries, keys = (
+            _rotated(projection(with_position), rotation).to(self.dtype) for projection in (core.q_proj, core.k_proj)
+        )
+        attended = attend(queries, KeyValues(keys, core.v_proj(normed.to(self.dtype))), self.backend).output
+        return residual + core.out_proj(attended.to(self.dtype)).float()
 
     def _queries(self, layer: int, residual: torch.Tensor) -> torch.Tensor:
         module = self._layers[layer]

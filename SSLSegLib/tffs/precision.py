@@ -2,15 +2,39 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Literal
 
 import torch
 
-__all__ = ["attention_dtype", "computing"]
+__all__ = ["Arithmetic", "attention_arithmetic", "computing", "multiplying"]
+
+Arithmetic = Literal["float32", "bfloat16", "bfloat16 products"]
 
 
-def attention_dtype(precision: str) -> torch.dtype:
-    """Number format inside memory attention: float32 for ``exact``, else bfloat16."""
-    return torch.float32 if precision == "exact" else torch.bfloat16
+def attention_arithmetic(precision: str, device: torch.device) -> Arithmetic:
+    """Arithmetic inside memory attention.
+
+    ``float32`` for ``exact``. Else ``bfloat16`` tensors, except that ``fast`` on a CPU keeps float32 tensors and lets
+    oneDNN multiply in bfloat16 and sum in float32 (``bfloat16 products``): exponentials of float32 are cheaper there
+    than those of bfloat16, and a processor without bfloat16 units just computes in float32.
+    """
+    if precision == "exact":
+        return "float32"
+    return "bfloat16 products" if precision == "fast" and device.type == "cpu" else "bfloat16"
+
+
+@contextmanager
+def multiplying(arithmetic: Arithmetic) -> Iterator[None]:
+    """Within, float32 matrix products may be computed from bfloat16 factors, if the arithmetic says so."""
+    if arithmetic != "bfloat16 products":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
