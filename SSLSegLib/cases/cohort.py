@@ -2,20 +2,13 @@
 
 import json
 import os
-import re
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from SSLSegLib.cases.case import Case, Role, Window, is_absolute, is_safe_id
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.errors import CohortError
 from SSLSegLib.files import write_json
@@ -23,104 +16,6 @@ from SSLSegLib.files import write_json
 __all__ = ["SCHEMA_VERSION", "Case", "Cohort", "Role", "Window", "is_safe_id"]
 
 SCHEMA_VERSION = 1
-
-Role = Literal["labelled", "unlabelled", "test"]
-
-# Case ids become folder and file names on every system.
-_ID = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?$")
-_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
-
-
-def is_safe_id(text: str) -> bool:
-    """Whether a case id can be a file name everywhere: 1-64 of ``A-Z a-z 0-9 . _ -``, no reserved name."""
-    return bool(_ID.fullmatch(text)) and text.split(".")[0].lower() not in _RESERVED
-
-
-def _check_path(text: str) -> str:
-    if not text or "\x00" in text:
-        raise ValueError("a path is empty or holds a null character")
-    if _is_absolute(text):
-        return text
-    depth = 0
-    for part in PurePosixPath(text.replace("\\", "/")).parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            raise ValueError(f"the relative path '{text}' leaves the cohort's folder; write it as an absolute path")
-    return text
-
-
-def _is_absolute(text: str) -> bool:
-    return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
-
-
-class Window(BaseModel):
-    """A CT window in Hounsfield units."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    level: float = Field(allow_inf_nan=False)
-    width: float = Field(gt=0, allow_inf_nan=False)
-
-
-class Case(BaseModel):
-    """One subject's images and what is known about them.
-
-    Args:
-        id: Its name, also of its result folder.
-        role: What the method may do with it.
-        images: One file (or DICOM series folder) a channel, or one file that holds all channels; relative to the
-            cohort's folder, or absolute.
-        label: The segmentation the method may learn from. Labelled cases have one, others none.
-        reference: A segmentation that only ever scores results (unlabelled and test cases).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str
-    role: Role
-    images: tuple[str, ...] = Field(min_length=1, max_length=32)
-    label: str | None = None
-    reference: str | None = None
-
-    @field_validator("id")
-    @classmethod
-    def _id_is_a_file_name(cls, text: str) -> str:
-        if not is_safe_id(text):
-            raise ValueError(
-                f"'{text}' cannot name a case: use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter "
-                "or digit"
-            )
-        return text
-
-    @field_validator("images", mode="before")
-    @classmethod
-    def _paths_as_text(cls, paths: Any) -> Any:
-        return [_text(path) for path in paths] if isinstance(paths, list | tuple) else paths
-
-    @field_validator("label", "reference", mode="before")
-    @classmethod
-    def _path_as_text(cls, path: Any) -> Any:
-        return _text(path)
-
-    @field_validator("images")
-    @classmethod
-    def _images_stay_inside(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_check_path(path) for path in paths)
-
-    @field_validator("label", "reference")
-    @classmethod
-    def _labels_stay_inside(cls, path: str | None) -> str | None:
-        return None if path is None else _check_path(path)
-
-    @model_validator(mode="after")
-    def _label_belongs_to_role(self) -> Self:
-        if self.role == "labelled" and self.label is None:
-            raise ValueError(f"case '{self.id}' is labelled but names no label file")
-        if self.role != "labelled" and self.label is not None:
-            raise ValueError(
-                f"case '{self.id}' is {self.role} and has a label; a label that only scores is its 'reference'"
-            )
-        return self
 
 
 class Cohort(BaseModel):
@@ -198,7 +93,7 @@ class Cohort(BaseModel):
 
     def resolve(self, path: str) -> Path:
         """A path of this cohort as one that can be opened."""
-        return Path(path) if _is_absolute(path) else self._folder / PurePosixPath(path.replace("\\", "/"))
+        return Path(path) if is_absolute(path) else self._folder / PurePosixPath(path.replace("\\", "/"))
 
     def image_paths(self, case: Case) -> list[Path]:
         """Where the channels of a case lie."""
@@ -226,6 +121,34 @@ class Cohort(BaseModel):
                     remedy=f'Give a case "role": "{role}" in cohort.json'
                     + (" and name its label file." if role == "labelled" else "."),
                 )
+
+    def with_roles(self, *, labelled: Collection[str], test: Collection[str] = ()) -> Self:
+        """The same cases with other roles: those of the given ids labelled or for testing, all others unlabelled.
+
+        Labels of cases that are not to be seen by the method become references, which only score: how data that is
+        labelled throughout is used for an experiment.
+
+        Raises:
+            CohortError: Where an id is unknown or given twice, or a case that is to be labelled has no label.
+        """
+        for case_id in (*labelled, *test):
+            self.case(case_id)
+        if both := set(labelled) & set(test):
+            raise CohortError(f"Case '{min(both)}' cannot be both labelled and a test case.")
+        cases = []
+        for case in self.cases:
+            known = case.label or case.reference
+            if case.id in labelled:
+                if known is None:
+                    raise CohortError(
+                        f"Case '{case.id}' has no label file.", remedy="name one, or choose other labelled cases."
+                    )
+                changed: dict[str, Any] = {"role": "labelled", "label": known, "reference": None}
+            else:
+                role: Role = "test" if case.id in test else "unlabelled"
+                changed = {"role": role, "label": None, "reference": known}
+            cases.append(case.model_copy(update=changed))
+        return self.model_copy(update={"cases": tuple(cases)})
 
     def at(self, folder: Path | str) -> Self:
         """The same cohort with its relative paths relative to ``folder``, and that folder kept absolute."""
@@ -309,10 +232,6 @@ class Cohort(BaseModel):
 
 
 _WRITE_ONE = "correct the file, or write one with 'python -m SSLSegLib cohort init FOLDER'."
-
-
-def _text(path: Any) -> Any:
-    return path.as_posix() if isinstance(path, Path) else path
 
 
 def _refuse_duplicates(what: str, names: list[str]) -> None:

@@ -126,6 +126,24 @@ def test_a_cohort_without_labelled_or_unlabelled_cases_is_refused_where_they_are
         Cohort.from_dict(content(cases=[case(role="labelled", label="y.nii")]), tmp_path).require()
 
 
+def test_labels_that_the_method_must_not_see_become_references(tmp_path):
+    cases = [case(id=name, role="labelled", label=f"labels/{name}.nii.gz") for name in "abc"]
+    cohort = Cohort.from_dict(content(cases=[*cases, case(id="d")]), tmp_path)
+    changed = cohort.with_roles(labelled=["b"], test=["c"])
+    assert [(one.id, one.role, one.label, one.reference) for one in changed.cases] == [
+        ("a", "unlabelled", None, "labels/a.nii.gz"),
+        ("b", "labelled", "labels/b.nii.gz", None),
+        ("c", "test", None, "labels/c.nii.gz"),
+        ("d", "unlabelled", None, None),
+    ]
+    assert Cohort.from_dict(changed.to_dict(), tmp_path) == changed
+    assert changed.folder == tmp_path
+    assert changed.with_roles(labelled=["a", "b", "c"]) == cohort
+    for wrong in ({"labelled": ["z"]}, {"labelled": ["d"]}, {"labelled": ["a"], "test": ["a"]}):
+        with pytest.raises(CohortError):
+            cohort.with_roles(**wrong)
+
+
 def test_classes_get_a_colour_and_say_their_terminology_as_slicer_does():
     plain = SegmentClass(value=2, name="spleen")
     assert plain.color == (128, 174, 128)
