@@ -11,6 +11,7 @@ from SSLSegLib.files import sha256_of
 from SSLSegLib.weights.configuration import Sam2Configuration
 from SSLSegLib.weights.device import DeviceError
 from SSLSegLib.weights.loading import load_sam2
+from SSLSegLib.weights.reading import read_state_dict
 from SSLSegLib.weights.saving import register_bundled, save_sam2
 
 
@@ -40,18 +41,26 @@ def test_a_path_is_recognised_by_file_name_and_otherwise_guessed_and_said_so(off
     loaded = load_sam2(mine)
     assert (loaded.name, loaded.image_size) == ("mine", 512)
     assert loaded.configuration_from == "guessed as MedSAM2_latest"
-    given = load_sam2(mine, configuration=Sam2Configuration(image_size=1024))
-    assert (given.image_size, given.configuration_from) == (1024, "given")
 
 
 def test_half_precision_safetensors_come_back_as_float32_with_their_own_configuration(small_model, small, tmp_path):
     path = tmp_path / "own.safetensors"
     save_sam2(path, small_model, small, training={"steps": 10})
+    assert {tensor.dtype for tensor in read_state_dict(path).values()} == {torch.float32}
     loaded = load_sam2(path)
     assert loaded.configuration == small
     assert loaded.configuration_from == "beside the file"
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
     assert same_tensors(loaded.model, {n: t.half().float() for n, t in small_model.state_dict().items()})
+
+
+def test_a_given_configuration_is_used(small_model, small, tmp_path):
+    path = tmp_path / "plain.pt"
+    torch.save(small_model.state_dict(), path)  # without "model" around it
+    loaded = load_sam2(path, configuration=small)
+    assert (loaded.image_size, loaded.configuration_from) == (128, "given")
+    with pytest.raises(WeightsError, match="of a size that the catalogue does not hold"):
+        load_sam2(path)
 
 
 def test_the_loaded_model_computes_what_the_saved_one_computes(small_model, small, tmp_path):

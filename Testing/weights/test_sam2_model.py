@@ -90,13 +90,13 @@ def check(base, predictor, weights):
 
 for base in ("sam2.1_hiera_t", "sam2.1_hiera_s", "sam2.1_hiera_b+", "sam2.1_hiera_l"):
     for predictor in (False, True):
-        check(base, predictor, weights=base == "sam2.1_hiera_t")
+        check(base, predictor, weights=base == "sam2.1_hiera_t" and not predictor)
 print("equal")
 """
 
 
 def test_stock_configurations_give_what_sam2s_own_builder_gives():
-    """All four sizes compose to the same configuration, as base and as video predictor; for tiny, the classes are
+    """All four sizes compose to the same configuration, as base and as video predictor; for tiny, the class is
     the same and so, under one seed, are the random weights. sam2's builder needs Hydra's global state, hence the
     process of its own."""
     result = subprocess.run([sys.executable, "-c", _STOCK], capture_output=True, text=True)
