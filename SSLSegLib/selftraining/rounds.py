@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -91,7 +92,7 @@ def self_train(
         reports.append(report)
         agreements = [each.agreement for each in reports if each.agreement is not None]
         stopped = why_stop(agreements, options.rounds, options.stop_agreement, options.stop_gain)
-        progress("metric", round=number, agreement=report.agreement, stopped=stopped)
+        progress("metric", round=f"round {number}", agreement=report.agreement, stopped=stopped)
         labels = run.updated_labels(number, labels)
     return Outcome(rounds=tuple(reports), stopped=stopped)
 
@@ -297,12 +298,8 @@ class _Run:
         }
         numbers = {child.stem: fold for fold, child in children.items()}
 
-        def forward(child: Child, event: dict) -> None:
-            fields = {name: value for name, value in event.items() if name not in ("time", "event")}
-            self.progress(event["event"], **{"round": target.name, "fold": numbers[child.stem], **fields})
-
-        self.progress("stage", stage=f"training {target.name}", total=len(folds))
-        run_children(list(children.values()), slots, self.interpreter, forward)
+        follow = _Follower(target.name, numbers, len(folds) - len(unfinished), options.schedule.epochs, self.progress)
+        run_children(list(children.values()), slots, self.interpreter, follow)
 
     def _warm_start(self, target: RoundFolder, fold: int) -> Path | None:
         """The same fold of the round before, if the schedule asks for it."""
@@ -326,6 +323,27 @@ class _Run:
                 changes[case] = compare_labels(target.labels / f"{key}.nii.gz", array, len(self.cohort.classes))
                 self.progress("result", case=case, round=target.name, dice=changes[case].dice)
         return changes
+
+
+class _Follower:
+    """The events of a round's folds as events of the round: epochs of all folds make one bar."""
+
+    def __init__(self, name: str, folds: Mapping[str, int], finished: int, epochs: int, progress: Progress) -> None:
+        self.name, self.folds, self.progress, self.epochs = name, folds, progress, epochs
+        self.total = (finished + len(folds)) * epochs
+        self.done = dict.fromkeys(folds, 0) | {"finished": finished * epochs}
+        progress("stage", stage=f"training {name}", total=self.total)
+
+    def __call__(self, child: Child, event: dict[str, Any]) -> None:
+        fields = {name: value for name, value in event.items() if name not in ("time", "event")}
+        if event["event"] == "metric":
+            self.progress("metric", round=self.name, fold=self.folds[child.stem], **fields)
+            self.done[child.stem] = fields["epoch"]
+            self.progress("progress", stage=f"training {self.name}", done=sum(self.done.values()), total=self.total)
+        elif event["event"] == "progress":
+            self.progress("predicted", round=self.name, fold=self.folds[child.stem], case=fields["case"])
+        else:
+            self.progress(event["event"], **fields)
 
 
 def _check_settings(work: WorkFolder, cohort: Cohort, options: SelfTrainingOptions) -> None:
@@ -383,4 +401,4 @@ def _slots(options: SelfTrainingOptions, folds: int) -> list[str]:
 
 
 def _foreground(label: Path) -> bool:
-    return bool(SimpleITK.GetArrayViewFromImage(SimpleITK.ReadImage(str(label))).any())
+    return bool(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(label))).any())  # a view would outlive its image
