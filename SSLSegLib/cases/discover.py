@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from SSLSegLib.cases.classes import SegmentClass
-from SSLSegLib.cases.cohort import Case, Cohort, Role, Window, is_safe_id
-from SSLSegLib.cases.headers import ENDINGS, has_known_ending, read_header, unreadable
+from SSLSegLib.cases.cohort import Case, Cohort, Window
+from SSLSegLib.cases.headers import read_header, unreadable
+from SSLSegLib.cases.layout import entries, first_dicom, grouped, is_series, make_cases, named_files, stem
 from SSLSegLib.cases.segments import file_segments
 from SSLSegLib.errors import CohortError
 
@@ -19,7 +20,6 @@ __all__ = ["DEFAULT_CT_WINDOW", "discover_cohort"]
 
 DEFAULT_CT_WINDOW = Window(level=40, width=400)  # soft tissue
 
-_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _EXPECTED = "expected images/ (and labels/), an nnU-Net data set (dataset.json, imagesTr/), or DICOM series folders"
 
 
@@ -66,16 +66,18 @@ def discover_cohort(
 
     told: dict[str, Any] = {}
     if listed:
-        cases = _cases({one.name: [one] for one in _distinct(listed)}, _labels_of(base), {})
+        cases = make_cases({one.name: [one] for one in _distinct(listed)}, _labels_of(base), {})
     elif (base / "imagesTr").is_dir():
         told = _read_dataset_json(base)
         cases = _nnunet_cases(base)
     elif (base / "images").is_dir():
-        references = _named_files(base / "references")
-        cases = _cases(_grouped(base / "images", set(_labels_of(base)) | set(references)), _labels_of(base), references)
+        references = named_files(base / "references")
+        cases = make_cases(
+            grouped(base / "images", set(_labels_of(base)) | set(references)), _labels_of(base), references
+        )
     else:
-        series = [one for one in _folders_below(base) if _is_series(one)]
-        cases = _cases({one.name: [one] for one in _distinct(series)}, _labels_of(base), {})
+        series = [one for one in _folders_below(base) if is_series(one)]
+        cases = make_cases({one.name: [one] for one in _distinct(series)}, _labels_of(base), {})
     if not cases:
         raise CohortError(f"No images were found in {base}.", remedy=f"{_EXPECTED}.")
 
@@ -91,111 +93,18 @@ def discover_cohort(
     return cohort.relative_to(base)
 
 
-# --- files to cases ------------------------------------------------------------------------------------------------
-
-
-def _stem(path: Path) -> str:
-    """A file's name without its ending; of ``.seg.nrrd`` both."""
-    lowered = path.name.lower()
-    for ending in (".seg.nrrd", *ENDINGS):
-        if lowered.endswith(ending):
-            return path.name[: -len(ending)]
-    return path.name
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Images in a folder: files of a known kind and DICOM series folders, in the order of their names."""
-    if not folder.is_dir():
-        return []
-    found = (one for one in folder.iterdir() if not one.name.startswith("."))
-    return sorted(one for one in found if (has_known_ending(one) if one.is_file() else _is_series(one)))
-
-
-def _named_files(folder: Path) -> dict[str, Path]:
-    files = [one for one in _entries(folder) if one.is_file()]
-    named = {_stem(file): file for file in files}
-    if len(named) < len(files):
-        twice = next(file for file in files if named[_stem(file)] != file)
-        raise CohortError(f"Several files in {folder} are called '{_stem(twice)}'.", remedy="remove all but one.")
-    return named
-
-
-def _labels_of(base: Path) -> dict[str, Path]:
-    return _named_files(base / "labels")
-
-
-def _grouped(folder: Path, label_names: set[str], *, by_channel: bool | None = None) -> dict[str, list[Path]]:
-    """Case names and their channels.
-
-    ``NAME_0000`` is a channel only where every name is one, channels count from 0, and labels are named without it:
-    ``scan_0001``, ``scan_0002`` may as well be numbered patients.
-    """
-    entries = _entries(folder)
-    plain: dict[str, list[Path]] = {}
-    for entry in entries:
-        plain.setdefault(_stem(entry) if entry.is_file() else entry.name, []).append(entry)
-    for case, files in plain.items():
-        if len(files) > 1:
-            raise CohortError(f"Several images in {folder} are called '{case}'.", remedy="remove all but one.")
-    channels: dict[str, dict[int, Path]] = {}
-    for stem, (entry,) in plain.items():
-        if (match := _CHANNEL.match(stem)) is None:
-            return plain
-        channels.setdefault(match["case"], {})[int(match["channel"])] = entry
-    counted = all(sorted(found) == list(range(len(found))) for found in channels.values())
-    if by_channel is None:
-        by_channel = not (label_names & set(plain)) and (bool(label_names & set(channels)) or len(channels) > 1)
-    if not (by_channel and counted):
-        return plain
-    return {case: [found[number] for number in sorted(found)] for case, found in channels.items()}
-
-
-def _cases(
-    images: dict[str, list[Path]],
-    labels: dict[str, Path],
-    references: dict[str, Path],
-    role_without_label: Role = "unlabelled",
-) -> list[Case]:
-    cases: list[Case] = []
-    taken: dict[str, str] = {}
-    for name, files in sorted(images.items()):
-        case_id = _as_id(name)
-        if case_id.casefold() in taken:
-            raise CohortError(
-                f"'{name}' and '{taken[case_id.casefold()]}' would both be case '{case_id}'.", remedy="rename one."
-            )
-        taken[case_id.casefold()] = name
-        label = labels.get(name)
-        reference = references.get(name) if label is None else None
-        cases.append(
-            Case(
-                id=case_id,
-                role=role_without_label if label is None else "labelled",
-                images=tuple(files),
-                label=label,
-                reference=reference,
-            )
-        )
-    return cases
-
-
-def _as_id(name: str) -> str:
-    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:64].rstrip(".")
-    return cleaned if is_safe_id(cleaned) else f"case-{cleaned}"[:64].rstrip("._-")
-
-
 # --- nnU-Net -------------------------------------------------------------------------------------------------------
 
 
 def _nnunet_cases(base: Path) -> list[Case]:
-    labels, references = _named_files(base / "labelsTr"), _named_files(base / "labelsTs")
+    labels, references = named_files(base / "labelsTr"), named_files(base / "labelsTs")
     images = {
-        part: _grouped(base / part, set(known), by_channel=True if _has_channels(base / part) else None)
+        part: grouped(base / part, set(known), by_channel=True if _has_channels(base / part) else None)
         for part, known in (("imagesTr", labels), ("imagesTs", references))
     }
-    training = _cases(images["imagesTr"], labels, {})
+    training = make_cases(images["imagesTr"], labels, {})
     some_unlabelled = any(case.role == "unlabelled" for case in training)
-    rest = _cases(images["imagesTs"], {}, references, "test" if some_unlabelled else "unlabelled")
+    rest = make_cases(images["imagesTs"], {}, references, "test" if some_unlabelled else "unlabelled")
     both = {case.id.casefold() for case in training} & {case.id.casefold() for case in rest}
     if both:
         raise CohortError(f"Case '{min(both)}' is in imagesTr and in imagesTs.", remedy="rename one of them.")
@@ -203,7 +112,7 @@ def _nnunet_cases(base: Path) -> list[Case]:
 
 
 def _has_channels(folder: Path) -> bool:
-    return any(_stem(one).endswith("_0000") for one in _entries(folder))
+    return any(stem(one).endswith("_0000") for one in entries(folder))
 
 
 def _read_dataset_json(base: Path) -> dict[str, Any]:
@@ -233,6 +142,10 @@ def _read_dataset_json(base: Path) -> dict[str, Any]:
     }
 
 
+def _labels_of(base: Path) -> dict[str, Path]:
+    return named_files(base / "labels")
+
+
 # --- DICOM and classes ---------------------------------------------------------------------------------------------
 
 
@@ -241,17 +154,6 @@ def _folders_below(base: Path) -> Iterable[Path]:
         below[:] = sorted(one for one in below if not one.startswith(".") and Path(folder, one) != base / "labels")
         if Path(folder) != base:
             yield Path(folder)
-
-
-def _first_dicom(folder: Path) -> Path | None:
-    from pydicom.misc import is_dicom
-
-    files = sorted(one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
-    return next((one for one in files[:8] if is_dicom(one)), None)
-
-
-def _is_series(path: Path) -> bool:
-    return path.is_dir() and _first_dicom(path) is not None
 
 
 def _distinct(folders: Sequence[Path]) -> list[Path]:
@@ -267,7 +169,7 @@ def _distinct(folders: Sequence[Path]) -> list[Path]:
 
 
 def _dicom_modality(path: Path) -> str | None:
-    if not path.is_dir() or (first := _first_dicom(path)) is None:
+    if not path.is_dir() or (first := first_dicom(path)) is None:
         return None
     import pydicom
 
