@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from .. import __version__
 from ..errors import WeightsError
@@ -152,7 +153,8 @@ def _transfer(url: str, part: _Part, size: int | None, progress: Progress) -> No
                         progress("progress", stage="download", file=part.name, done=done, total=total)
                         told = done
     except requests.RequestException as problem:
-        raise _BrokenOffError(str(problem)) from problem
+        what = "no connection to" if isinstance(problem, requests.ConnectionError) else "trouble with"
+        raise _BrokenOffError(f"{what} {urlsplit(url).hostname} ({type(problem).__name__})") from problem
     if total is not None and done != total:
         raise _BrokenOffError(f"the server closed the connection at {done} of {total} bytes")
 

@@ -147,6 +147,7 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(web, tmp_path):
 def test_no_connection_names_the_address_and_the_way_out(web, tmp_path):
     with pytest.raises(WeightsError, match="copy the file to") as caught:
         fetch_file("http://127.0.0.1:1/weights.pt", tmp_path / "w.pt")
+    assert "no connection to 127.0.0.1" in str(caught.value)
     assert "http://127.0.0.1:1/weights.pt" in str(caught.value)
 
 
