@@ -33,6 +33,8 @@ NEIGHBOURHOOD_MM = 5.0
 UNCERTAIN_ABOVE = 0.5 * MAXIMUM_ENTROPY
 """A voxel counts as uncertain above half the largest entropy: 0.11 < p < 0.89."""
 
+_ROUNDING = 1e-5
+
 
 @dataclass(frozen=True)
 class LabelScores:
@@ -139,12 +141,14 @@ def build_pseudo_label(
             case_id=case_id,
             remedy="Pseudo-labels must be made on the grid of the case's image; report this as an error.",
         )
-    if not (probability.min() >= 0.0 and probability.max() <= 1.0):  # also False for NaN
+    # A mean of single-precision sums may lie a rounding error outside; NaN fails both comparisons.
+    if not (probability.min() >= -_ROUNDING and probability.max() <= 1.0 + _ROUNDING):
         raise CaseError(
             "The method gave probabilities that are not numbers between 0 and 1.",
             case_id=case_id,
             remedy="Run again with precision 'exact'; if it stays, the weights do not suit this image.",
         )
+    probability = np.clip(probability, 0.0, 1.0)
     mask = merge_classes(probability, threshold, [each.value for each in classes])
     if largest_component:
         mask = keep_largest_components(mask, [each.value for each in classes if each.largest_component])

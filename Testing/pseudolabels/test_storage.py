@@ -178,6 +178,13 @@ def test_probabilities_that_are_no_numbers_or_of_another_grid_are_refused():
         build_pseudo_label("case_9", np.zeros((1, *grid.shape)), grid, CLASSES)
 
 
+def test_a_mean_that_rounding_put_above_one_is_one():
+    grid = GEOMETRIES["straight"]
+    label = build_pseudo_label("c", np.full((2, *grid.shape), 1.0 + 2e-7), grid, CLASSES)
+    assert label.probability.max() == 1.0
+    assert label.uncertainty.max() == 0.0
+
+
 def test_small_pieces_go_only_where_the_class_is_one_piece():
     grid = Geometry((1, 9, 9), np.eye(4))
     probability = np.zeros((2, 1, 9, 9), np.float32)
