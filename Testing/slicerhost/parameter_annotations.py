@@ -1,0 +1,122 @@
+
+"""What annotates a parameter's type: ranges, choices, defaults, and how widgets show it."""
+
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Choice",
+    "Decimals",
+    "Default",
+    "Exclude",
+    "IsInstance",
+    "Maximum",
+    "Minimum",
+    "NotNone",
+    "SingleStep",
+    "Validator",
+    "WithinRange",
+    "annotations_of",
+    "find_annotation",
+    "plain_type",
+]
+
+
+class Validator:
+    """Something that refuses values."""
+
+    def validate(self, value: Any) -> None:
+        raise NotImplementedError
+
+
+class NotNone(Validator):
+    def validate(self, value: Any) -> None:
+        if value is None:
+            raise ValueError("Value must not be None")
+
+
+class IsInstance(Validator):
+    def __init__(self, *classes: Any) -> None:
+        self.classes = tuple(classes[0]) if classes and isinstance(classes[0], tuple | list) else classes
+
+    def validate(self, value: Any) -> None:
+        if value is not None and not isinstance(value, self.classes):
+            names = " or ".join(each.__name__ for each in self.classes)
+            raise TypeError(f"Value must be {names}, is {type(value).__name__} ({value!r})")
+
+
+@dataclass
+class WithinRange(Validator):
+    minimum: float
+    maximum: float
+
+    def validate(self, value: Any) -> None:
+        if not self.minimum <= value <= self.maximum:
+            raise ValueError(f"Value must be within [{self.minimum}, {self.maximum}], is {value}")
+
+
+@dataclass
+class Minimum(Validator):
+    minimum: float
+
+    def validate(self, value: Any) -> None:
+        if value < self.minimum:
+            raise ValueError(f"Value must be at least {self.minimum}, is {value}")
+
+
+@dataclass
+class Maximum(Validator):
+    maximum: float
+
+    def validate(self, value: Any) -> None:
+        if value > self.maximum:
+            raise ValueError(f"Value must be at most {self.maximum}, is {value}")
+
+
+class Choice(Validator):
+    def __init__(self, choices: Any) -> None:
+        self.choices = list(choices)
+
+    def validate(self, value: Any) -> None:
+        if value not in self.choices:
+            raise ValueError(f"Value must be one of {self.choices}, is {value!r}")
+
+
+class Exclude(Validator):
+    def __init__(self, *values: Any) -> None:
+        self.values = list(values)
+
+    def validate(self, value: Any) -> None:
+        if value in self.values:
+            raise ValueError(f"Value must not be {value!r}")
+
+
+@dataclass
+class Default:
+    value: Any
+
+
+@dataclass
+class Decimals:
+    value: int
+
+
+@dataclass
+class SingleStep:
+    value: float
+
+
+def plain_type(type_: Any) -> Any:
+    """A type without its annotations."""
+    return typing.get_args(type_)[0] if typing.get_origin(type_) is typing.Annotated else type_
+
+
+def annotations_of(type_: Any) -> list[Any]:
+    """The annotations of an annotated type."""
+    return list(type_.__metadata__) if typing.get_origin(type_) is typing.Annotated else []
+
+
+def find_annotation(type_: Any, kind: type) -> Any:
+    """The first annotation of a kind, or None."""
+    return next((each for each in annotations_of(type_) if isinstance(each, kind)), None)
