@@ -5,7 +5,8 @@ import os
 import typer
 
 from SSLSegLib import __version__
-from SSLSegLib.commands import cohort, demo, tffs
+from SSLSegLib.checkpoint.commands import train_checkpoint
+from SSLSegLib.commands import cohort, demo, selftraining, tffs
 from SSLSegLib.commands.shared import Commands
 from SSLSegLib.evaluation.commands import evaluate
 from SSLSegLib.weights.commands import app as weights
@@ -38,8 +39,12 @@ app.add_typer(weights, name="weights")
 app.command()(tffs.tffs)
 app.command()(tffs.run)
 app.command()(tffs.expect)
+app.command()(selftraining.self_train)
+app.command()(selftraining.predict)
+app.command()(selftraining.export_model)
 app.command()(evaluate)
 app.command()(cohort.phantom)
+app.command()(train_checkpoint)
 app.command()(demo.demo)
 
 

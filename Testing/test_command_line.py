@@ -149,6 +149,23 @@ def test_expect_prints_dice_per_labelled_case_and_warns_that_two_are_few(call, i
     assert "too few" in done.output
 
 
+def test_cohort_init_describes_a_folder_and_never_overwrites(call, inputs, tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / "scans" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "scans" / name).symlink_to(inputs / "cohort" / name)
+    done = call("cohort", "init", tmp_path / "scans", "--classes", "1=liver,2=spleen", "--labelled", "c0,c2")
+    assert done.exit_code == 0, done.output
+    cohort = Cohort.load(tmp_path / "scans")
+    assert [case.id for case in cohort.labelled] == ["c0", "c2"]
+    assert [segment.name for segment in cohort.classes] == ["liver", "spleen"]
+    assert cohort.case("c1").reference is not None
+    before = (tmp_path / "scans" / "cohort.json").read_bytes()
+    again = call("cohort", "init", tmp_path / "scans")
+    assert again.exit_code == 2
+    assert "there already" in again.output
+    assert (tmp_path / "scans" / "cohort.json").read_bytes() == before
+
+
 def test_a_job_that_runs_elsewhere_is_not_run_twice(call, inputs, tmp_path):
     from SSLSegLib.jobs.tffs import tffs_manifest
     from SSLSegLib.tffs.options import TffsOptions
