@@ -297,6 +297,7 @@ def test_a_label_of_another_grid_is_refused_and_resampled_only_where_asked(tmp_p
     label = read_label(cohort, cohort.case("q"), resample=True)
     assert label.geometry.shape == (4, 10, 12)
     np.testing.assert_array_equal(label.array[:, ::2, ::2], labels())
+    assert set(np.unique(label.array)) == {0, 1, 4}, "no value comes from mixing two others"
     agreed = cohort.model_copy(update={"resample_labels": True})
     np.testing.assert_array_equal(read_label(agreed, agreed.case("q")).array, label.array)
 
