@@ -13,12 +13,19 @@ class _Draft:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.tissue_count = int(rng.integers(4, 9))
+        self.tissue_count = int(rng.integers(5, 10))
+        # Mostly organs differ from what lies behind them (and not from each other); otherwise edges vanish at random.
+        self.background = int(rng.integers(2, self.tissue_count - 1)) if rng.random() < 0.65 else None
         self.tissues = [0]
         self.candidates: list[tuple[int, ...]] = []
 
     def tissue(self) -> int:
-        return int(self.rng.integers(1, self.tissue_count))
+        """A tissue for an organ."""
+        return int(self.rng.integers(self.background or 1, self.tissue_count))
+
+    def behind(self) -> int:
+        """A tissue for the background."""
+        return int(self.rng.integers(1, self.background or self.tissue_count))
 
     def wall(self, inside: int) -> int:
         """A structure of another tissue than ``inside``."""
@@ -171,8 +178,8 @@ def _tubes(draft: _Draft) -> list[Complex]:
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """A random anatomy of two to five complexes over two to seven parcels of background."""
     draft = _Draft(rng)
-    parcels = [draft.structure() for _ in range(rng.integers(2, 8))]
-    fat = draft.structure()
+    parcels = [draft.structure(draft.behind()) for _ in range(rng.integers(2, 8))]
+    fat = draft.structure(draft.behind())
     kinds = rng.choice(
         np.array([_chambers, _organ, _pair, _cluster, _tubes], dtype=object),
         size=rng.integers(2, 6),

@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from .anatomy import SHAPE
 from .fields import smooth_fields
 
-__all__ = ["Contrast", "draw_contrast", "related_contrast", "render"]
+__all__ = ["FAMILIES", "Contrast", "draw_contrast", "related_contrast", "render"]
+
+
+FAMILIES = ("mr", "ct", "inverted")
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,21 @@ class Contrast:
     gamma: float
 
 
-def draw_contrast(rng: np.random.Generator, tissues: list[int]) -> Contrast:
-    """A random contrast: structures of one tissue share its mean up to a small difference; air is dark (or bright)."""
+def draw_contrast(rng: np.random.Generator, tissues: list[int], family: str | None = None) -> Contrast:
+    """A random contrast: structures of one tissue share its mean up to a small difference; air is dark (or bright).
+
+    Args:
+        tissues: Tissue of each structure.
+        family: One of :data:`FAMILIES`; drawn if not given (65, 25 and 10 %).
+    """
+    family = family or str(rng.choice(FAMILIES, p=[0.65, 0.25, 0.1]))
     tissue = np.asarray(tissues)
     means = rng.uniform(0.08, 1.0, tissue.max() + 1)
-    kind = rng.random()
-    if kind < 0.25:  # CT-like: soft tissues in a narrow band, some far outside it
+    if family == "ct":  # soft tissues in a narrow band, some far outside it
         means = 0.5 + 0.5 * (means - 0.5) * rng.uniform(0.3, 0.8)
         means[rng.random(means.size) < 0.15] = rng.choice([0.0, 1.0])
     means[0] = rng.uniform(0, 0.05)
-    if kind > 0.9:
+    if family == "inverted":
         means = 1 - means
     # Usually exactly one brightness a tissue; sometimes structures drift apart a little.
     drift = rng.choice([0.0, 0.015, 0.05], p=[0.4, 0.35, 0.25])

@@ -30,7 +30,9 @@ class TrainingOptions:
 
     Args:
         seed: Of the weights, the data and the noise in training.
-        image_size: Side of a frame in pixels.
+        image_size: Side of a frame in pixels at the end of the training.
+        small_size, small_until: Until that share of the training frames are this small; the weights fit every size and
+            small frames are cheaper by their area.
         batch: Subject pairs in a step (two targets each).
         rate, warmup: Peak learning rate; steps of linear warm-up; then a cosine to a hundredth.
         twice_from: Share of the training after which a second pass over the chain sees the first one's predictions.
@@ -43,6 +45,8 @@ class TrainingOptions:
 
     seed: int = 1
     image_size: int = 128
+    small_size: int = 96
+    small_until: float = 0.5
     batch: int = 4
     steps: int = 6000
     minutes: float = math.inf
@@ -103,13 +107,8 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.step, self.elapsed = 0, 0.0
         self.device = torch.device(options.device)
-        torch.manual_seed(named_seed(options.seed, "weights"))
         self.configuration = small_configuration(image_size=options.image_size)
-        self.model = build_sam2(self.configuration).train().to(self.device)
-        decayed = [p for p in self.model.parameters() if p.dim() > 1]
-        plain = [p for p in self.model.parameters() if p.dim() <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98))
+        self._build(options.small_size if options.small_until > 0 else options.image_size)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         if self.state_path.exists():
             self._resume()
@@ -118,6 +117,25 @@ class Trainer:
             self.model.load_state_dict(self.average)
             self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         write_json(self.folder / "options.json", asdict(options) | {"configuration": self.configuration.model_dump()})
+
+    def _build(self, image_size: int) -> None:
+        """The model and its optimiser at a frame size, with random weights that depend on the seed only."""
+        torch.manual_seed(named_seed(self.options.seed, "weights"))
+        self.model = build_sam2(small_configuration(image_size=image_size)).train().to(self.device)
+        decayed = [p for p in self.model.parameters() if p.dim() > 1]
+        plain = [p for p in self.model.parameters() if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=self.options.rate, betas=(0.9, 0.98))
+
+    def _grow(self) -> bool:
+        """Change to the final frame size when it is time; the weights and the optimiser's state stay."""
+        if self.model.image_size == self.options.image_size or self.fraction < self.options.small_until:
+            return False
+        weights, moments = self.model.state_dict(), self.optimiser.state_dict()
+        self._build(self.options.image_size)
+        self.model.load_state_dict(weights)
+        self.optimiser.load_state_dict(moments)
+        return True
 
     @property
     def state_path(self) -> Path:
@@ -165,7 +183,7 @@ class Trainer:
         return self.options.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(self.fraction, 1.0))))
 
     def _loader(self, seed: int, start: int, workers: int) -> Iterator[Batch]:
-        options = SampleOptions(image_size=self.options.image_size, batch=self.options.batch)
+        options = SampleOptions(image_size=self.model.image_size, batch=self.options.batch)
         samples = Samples(options, seed, start=start)
         if workers == 0:
             return iter(samples)
@@ -174,10 +192,14 @@ class Trainer:
     def run(self) -> None:
         """Train to the end, or on from where the folder's state stands."""
         options = self.options
+        self._grow()
         fixed = self.validation_set()
         batches = self._loader(named_seed(options.seed, "training"), self.step, options.workers)
         last_kept = last_validated = last_tick = time.monotonic()
         while self.fraction < 1:
+            if self._grow():
+                fixed = self.validation_set()
+                batches = self._loader(named_seed(options.seed, "training"), self.step, options.workers)
             torch.manual_seed(named_seed(options.seed, "noise", self.step))
             measured = self._train(next(batches))
             self.step += 1
@@ -243,7 +265,7 @@ class Trainer:
     def validation_set(self) -> list[Batch]:
         """Generated subjects of seeds that training never draws, the same in every training."""
         samples = SampleOptions(
-            image_size=self.options.image_size, batch=4, shapes=((8, 8),), targets=2, pool=4, renewal=1.0
+            image_size=self.model.image_size, batch=self.options.batch, shapes=((8, 8),), targets=2, pool=4, renewal=1.0
         )
         stream = iter(Samples(samples, named_seed("validation")))
         threads = torch.get_num_threads()

@@ -1,0 +1,138 @@
+"""Mean Dice of a checkpoint on generated subjects it has never seen, whole volumes through the TFFS engine.
+
+    python Testing/benchmarks/bench_checkpoint.py [--weights NAME_OR_PATH] [--subjects 24] [--json OUT]
+
+Each subject is a new anatomy: four labelled subjects and one unlabelled one, each with its own deformation, contrast
+and noise; one structure is asked for. Tables: by number of labelled cases and insertions, by structure size, by change
+of contrast between labelled and unlabelled cases, by family of contrast.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from SSLSegLib.cases.frames import slices_to_frames
+from SSLSegLib.cases.geometry import Geometry
+from SSLSegLib.cases.intensities import to_display_range
+from SSLSegLib.cases.volume import Volume
+from SSLSegLib.checkpoint.atlas import draw_anatomy
+from SSLSegLib.checkpoint.rendering import FAMILIES, draw_contrast, related_contrast, render
+from SSLSegLib.checkpoint.samples import CHANGES
+from SSLSegLib.seeds import named_rng
+from SSLSegLib.tffs.engine import TffsEngine
+from SSLSegLib.tffs.ensemble import ProbabilitySums
+from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.tffs.positions import insertion_positions
+from SSLSegLib.weights.loading import load_sam2
+
+LABELLED = (1, 2, 4)
+SIZES = {"small (under 2 %)": (0, 0.02), "medium (2 to 8 %)": (0.02, 0.08), "large (over 8 %)": (0.08, 1.0)}
+SEED = 20261121  # no training draws from it: training seeds are hashes of other names
+
+
+def draw_cohort(index: int):
+    """Images and masks of a structure, (5, K, J, I) each, the last one unlabelled; and what kind of subject it is."""
+    for attempt in range(100):
+        rng = named_rng(SEED, "benchmark", index, attempt)
+        anatomy = draw_anatomy(rng)
+        amount = rng.uniform(0.02, 0.11)
+        labels = [anatomy.subject(rng, amount=amount).labels for _ in range(max(LABELLED) + 1)]
+        usable = []
+        for candidate in anatomy.candidates:
+            masks = torch.stack([torch.isin(x, torch.tensor(candidate, dtype=torch.uint8)) for x in labels])
+            area = masks.flatten(2).sum(2).float()
+            if (area.amax(1) > 80).all():
+                usable.append(masks)
+        if usable:
+            break
+    masks = usable[rng.integers(len(usable))]
+    change, family = CHANGES[index % 3], FAMILIES[(index // 3) % 3]
+    contrast = draw_contrast(rng, anatomy.tissues, family)
+    contrasts = [related_contrast(rng, contrast, anatomy.tissues, "same") for _ in (*LABELLED, 0)]
+    contrasts.append(related_contrast(rng, contrast, anatomy.tissues, change))
+    every = np.arange(labels[0].shape[0])
+    images = [render(x, every, c, rng).numpy() for x, c in zip(labels, contrasts, strict=True)]
+    area = masks[-1].flatten(1).float().mean(1)
+    return images, masks.numpy(), {"change": change, "family": family, "size": float(area[area > 0].mean())}
+
+
+def evaluate(engine: TffsEngine, image_size: int, index: int, insertions: int) -> dict:
+    """Dice of one subject for each number of labelled cases, with one and with all insertions."""
+    images, masks, row = draw_cohort(index)
+
+    def encoded(image: np.ndarray):
+        volume = Volume(image[None].astype(np.float32), Geometry(image.shape, np.eye(4)))
+        return engine.encode(slices_to_frames(to_display_range(volume, "MR"), image_size))
+
+    started = time.perf_counter()
+    plane = images[0].shape[1:]
+    unlabelled, truth = encoded(images[-1]), masks[-1]
+    one, several = (ProbabilitySums(len(truth), plane) for _ in range(2))
+    for number in range(max(LABELLED)):
+        template = engine.template(encoded(images[number]), masks[number], plane)
+        at = insertion_positions(SEED, str(index), str(number), "target", len(truth), insertions)
+        # The first insertion alone is R = 1; the other ones on top are R.
+        middle = at[len(at) // 2]
+        single = ProbabilitySums(len(truth), plane)
+        engine.propagate(unlabelled, template, [middle], plane, single)
+        one.add(single)
+        several.add(single)
+        if len(at) > 1:
+            engine.propagate(unlabelled, template, [k for k in at if k != middle], plane, several)
+        if number + 1 in LABELLED:
+            for runs, sums in ((1, one), (insertions, several)):
+                found = sums.mean > 0.5
+                row[f"M{number + 1}R{runs}"] = float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
+    row["seconds"] = round(time.perf_counter() - started, 1)
+    row["volume"] = float(found.sum() / truth.sum())
+    return row
+
+
+def show(rows: list[dict], insertions: int) -> None:
+    """Print the tables."""
+    columns = [f"M{m}R{r}" for r in sorted({1, insertions}) for m in LABELLED]
+    table = Table("subjects", "n", *columns, "volume ratio", title="Mean Dice (M labelled cases, R insertions)")
+
+    def add(name: str, some: list[dict]) -> None:
+        if some:
+            means = [f"{np.mean([row[c] for row in some]):.3f}" for c in columns]
+            table.add_row(name, str(len(some)), *means, f"{np.median([row['volume'] for row in some]):.2f}")
+
+    add("all", rows)
+    for name, (low, high) in SIZES.items():
+        add(name, [row for row in rows if low <= row["size"] < high])
+    for change in CHANGES:
+        add(f"contrast {change}", [row for row in rows if row["change"] == change])
+    for family in FAMILIES:
+        add(f"{family}-like", [row for row in rows if row["family"] == family])
+    Console().print(table)
+    seconds, threads = np.mean([row["seconds"] for row in rows]), torch.get_num_threads()
+    print(f"{seconds:.1f} s a subject (48 slices, M = 4, {threads} threads)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default="sslseg-small")
+    parser.add_argument("--subjects", type=int, default=24)
+    parser.add_argument("--insertions", type=int, default=5)
+    parser.add_argument("--precision", default="exact")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    loaded = load_sam2(given.weights)
+    engine = TffsEngine(loaded.model, TffsOptions(precision=given.precision))
+    numbers = range(given.subjects)
+    rows = [evaluate(engine, loaded.image_size, index, given.insertions) for index in track(numbers, "Subjects")]
+    if given.json:
+        given.json.write_text(json.dumps({"sha256": loaded.sha256, "rows": rows}, indent=1))
+    show(rows, given.insertions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Generated anatomy is what the recipe says: reproducible, alike between subjects, not readable by brightness."""
+
+import numpy as np
+import pytest
+import torch
+
+from SSLSegLib.cases.frames import slices_to_frames
+from SSLSegLib.checkpoint.atlas import draw_anatomy
+from SSLSegLib.checkpoint.fields import smooth_fields
+from SSLSegLib.checkpoint.primitives import Ellipsoid, Tube
+from SSLSegLib.checkpoint.rendering import draw_contrast, related_contrast, render
+from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_pair, to_frames
+
+
+@pytest.fixture(scope="module")
+def anatomies():
+    return [draw_anatomy(np.random.default_rng(seed)) for seed in range(40)]
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return [draw_pair(np.random.default_rng(seed)) for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    options = SampleOptions(image_size=64, batch=1, shapes=((4, 5),))
+    return next(iter(Samples(options, seed=5))), options
+
+
+def test_a_field_has_unit_variance_and_no_jumps():
+    field = smooth_fields(np.random.default_rng(0), 8, (24, 32, 32), 6)
+    assert field.shape == (8, 24, 32, 32)
+    assert 0.4 < field.var() < 2.5
+    assert field.diff(dim=-1).abs().max() < 0.35 * (field.max() - field.min())
+
+
+def test_an_ellipsoid_is_negative_inside_and_zero_on_its_surface():
+    ball = Ellipsoid(np.array([0.1, 0.0, 0.0]), np.array([0.2, 0.3, 0.4]), np.eye(3))
+    points = torch.tensor([[0.1, 0, 0], [0.3, 0, 0], [0.1, 0.3, 0], [0.1, 0, 0.4], [0.9, 0, 0]]).T[:, :, None, None]
+    values = ball(points).flatten()
+    assert values[0] < -0.2
+    assert torch.allclose(values[1:4], torch.zeros(3), atol=1e-3)
+    assert values[4] > 0.2
+
+
+def test_a_tube_is_its_radius_wide_along_its_line():
+    tube = Tube(np.array([[0.0, 0, 0], [1.0, 0, 0]]), np.array([0.1, 0.1]))
+    points = torch.tensor([[0.5, 0.1, 0], [0.5, 0.0, 0], [0.5, 0.3, 0]]).T[:, :, None, None]
+    assert torch.allclose(tube(points).flatten(), torch.tensor([0.0, -0.1, 0.2]), atol=1e-5)
+
+
+def test_brightness_alone_does_not_identify_most_targets(anatomies):
+    shared = []
+    for anatomy in anatomies:
+        for target in anatomy.candidates:
+            tissues = {anatomy.tissues[structure] for structure in target}
+            others = [t for s, t in enumerate(anatomy.tissues) if s not in target and s > 0]
+            shared.append(any(t in tissues for t in others))
+    assert np.mean(shared) > 0.8
+
+
+def test_two_subjects_of_an_anatomy_overlap_and_differ(pairs):
+    overlaps = []
+    for pair in pairs:
+        for target in pair.anatomy.candidates:
+            one, other = (torch.isin(x, torch.tensor(target, dtype=torch.uint8)) for x in pair.labels)
+            if min(one.sum(), other.sum()) > 2000:
+                overlaps.append((2 * (one & other).sum() / (one.sum() + other.sum())).item())
+    assert len(overlaps) > 3
+    assert 0.2 < np.mean(overlaps) < 0.95
+    assert max(overlaps) < 0.999
+
+
+def test_a_changed_contrast_moves_the_means_more_than_the_same_one(anatomies):
+    rng = np.random.default_rng(0)
+    moved = {"same": [], "shifted": [], "new": []}
+    for anatomy in anatomies[:20]:
+        contrast = draw_contrast(rng, anatomy.tissues)
+        for change, found in moved.items():
+            found.append(np.abs(related_contrast(rng, contrast, anatomy.tissues, change).means - contrast.means).mean())
+    assert np.mean(moved["same"]) < np.mean(moved["shifted"]) < np.mean(moved["new"])
+
+
+def test_equal_seeds_give_equal_images(pairs):
+    def once():
+        rng = np.random.default_rng(3)
+        return render(pairs[0].labels[0], np.arange(3), draw_contrast(rng, pairs[0].anatomy.tissues), rng)
+
+    assert torch.equal(once(), once())
+
+
+def test_frames_are_those_of_real_volumes():
+    rng = np.random.default_rng(0)
+    images = smooth_fields(rng, 1, (2, 100, 80), (1, 12, 12))[0]
+    low, high = np.percentile(images.numpy()[:, ::2, ::2], [0.5, 99.5])
+    display = np.clip((images.numpy() - low) / (high - low), 0, 1) * 255
+    expected = slices_to_frames(display[None], 64)
+    difference = (to_frames(images, 64) - expected).abs() * 0.229 * 255
+    assert difference.max() <= 2.1  # grey levels: the two resizers round differently
+
+
+def test_a_batch_holds_targets_on_labelled_and_chain_slices(batch):
+    made, options = batch
+    assert made.frames.shape == (1, 9, 3, 64, 64)
+    assert made.masks.shape == (1, options.targets, 9, 64, 64)
+    assert made.distance.shape == (1, 4)
+    assert (made.distance >= 1).all()
+    assert made.masks[:, 0, :4].flatten(1).any(1).all()  # the leading target has a prompt
+    assert torch.isfinite(made.frames).all()
+
+
+def test_the_stream_is_the_same_for_the_same_seed_only(batch):
+    made, options = batch
+    again = next(iter(Samples(options, seed=5)))
+    other = next(iter(Samples(options, seed=6)))
+    assert torch.equal(again.frames, made.frames)
+    assert not torch.equal(other.frames, made.frames)
