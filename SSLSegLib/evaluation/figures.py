@@ -153,6 +153,7 @@ def overview_figure(rows: Sequence[tuple[str, float | None, float | None]]) -> F
     panels[0].set_yticks(range(len(names)) if len(names) <= 45 else [], names[:45] if len(names) <= 45 else [])
     panels[0].tick_params(labelsize=7)
     panels[0].set_xlim(0, 1)
+    panels[0].set_ylim(-0.6, len(values) - 0.4)
     panels[0].set_xlabel("Dice (dotted: mean)", fontsize=8)
     if wide:
         panels[1].plot(
