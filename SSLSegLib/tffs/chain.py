@@ -124,8 +124,12 @@ class Tracker:
     def _template_keys(self, template: LabelledTemplate) -> list[KeyValues]:
         if template.keys is None:
             positions = self.network.memory_positions + self.network.memory_slot(0)
+            values = self.memory_attention.values(template.memories)
             template.keys = [
-                _flat(self.memory_attention.project_memories(layer, template.memories, positions), 0)
+                KeyValues(
+                    self.memory_attention.memory_keys(layer, template.memories, positions).flatten(0, 1),
+                    values[layer].flatten(0, 1),
+                )
                 for layer in range(self.memory_attention.depth)
             ]
         return template.keys
@@ -145,48 +149,45 @@ class Tracker:
             ]
             slots = self.network.memory_slot(torch.tensor(distances, device=self.network.device))
             positions = self.network.memory_positions + slots[:, :, None]
+            values = self.memory_attention.values(memories)
             for layer in layers:
-                parts[layer].append(_flat(self.memory_attention.project_memories(layer, memories, positions), 1))
+                keys = self.memory_attention.memory_keys(layer, memories, positions)
+                parts[layer].append(KeyValues(keys.flatten(1, 2), values[layer].flatten(1, 2)))
         if self.network.model.use_obj_ptrs_in_encoder:
             pointers, distances, valid = self._pointers(chains, template, pointer_limit)
             tokens = self.network.pointer_tokens(pointers)
             positions = self.network.pointer_positions(distances, pointer_limit)
             valid = valid.repeat_interleave(self.network.tokens_per_pointer, dim=1)
+            values = self.memory_attention.values(tokens)
             for layer in layers:
-                parts[layer].append(self.memory_attention.project_pointers(layer, tokens, positions, valid))
+                keys = self.memory_attention.pointer_keys(layer, tokens, positions)
+                parts[layer].append(KeyValues(keys, values[layer], valid))
         return parts
 
     def _pointers(
         self, chains: Sequence[HalfChain], template: LabelledTemplate, pointer_limit: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pointers (B, P, C) that the chains see, their distances (B, P) in frames, and which of them exist."""
-        only_past = self.network.model.only_obj_ptrs_in_the_past_for_eval
-        seen: list[list[tuple[int, torch.Tensor]]] = []
-        for chain in chains:
-            of_block = [
-                (chain.coordinate - template.coordinate(index, chain.direction), pointer)
-                for index, pointer in zip(template.prompted, template.pointers, strict=True)
-            ]
-            if only_past:
-                of_block = [(distance, pointer) for distance, pointer in of_block if distance >= 0]
-            own = [(chain.coordinate - frame.coordinate, frame.pointer) for frame in chain.recent(pointer_limit - 1)]
-            seen.append(of_block + own)
-        most = max(len(pointers) for pointers in seen)
-        device, width = self.network.device, self.network.model.hidden_dim
-        pointers = torch.zeros(len(chains), most, width, device=device)
-        distances = torch.zeros(len(chains), most)
-        valid = torch.zeros(len(chains), most, dtype=torch.bool)
-        for row, of_chain in enumerate(seen):
-            if of_chain:
-                distances[row, : len(of_chain)] = torch.tensor([float(distance) for distance, _ in of_chain])
-                valid[row, : len(of_chain)] = True
-                pointers[row, : len(of_chain)] = torch.stack([pointer.float() for _, pointer in of_chain])
-        return pointers, distances.to(device), valid.to(device)
+        """Pointers (B, P, C) that the chains may see, their distances (B, P) in frames, and which of them they do see.
 
-
-def _flat(part: KeyValues, start: int) -> KeyValues:
-    """Memories of several frames as one sequence of keys."""
-    return KeyValues(part.keys.flatten(start, start + 1), part.values.flatten(start, start + 1))
+        First come those of the prompted slices, all of them, then each chain's own.
+        """
+        own = [chain.recent(pointer_limit - 1) for chain in chains]
+        prompted = len(template.prompted)
+        count = prompted + max(len(frames) for frames in own)
+        distances = torch.zeros(len(chains), count)
+        valid = torch.zeros(len(chains), count, dtype=torch.bool)
+        pointers = template.pointers.new_zeros(len(chains), count, template.pointers.shape[1])
+        pointers[:, :prompted] = template.pointers
+        for row, (chain, frames) in enumerate(zip(chains, own, strict=True)):
+            behind = [template.coordinate(index, chain.direction) for index in template.prompted]
+            behind += [frame.coordinate for frame in frames]
+            distances[row, : len(behind)] = chain.coordinate - torch.tensor(behind, dtype=torch.float32)
+            valid[row, : len(behind)] = True
+            if frames:
+                pointers[row, prompted : len(behind)] = torch.stack([frame.pointer for frame in frames])
+        if self.network.model.only_obj_ptrs_in_the_past_for_eval:
+            valid &= distances >= 0
+        return pointers, distances.to(self.network.device), valid.to(self.network.device)
 
 
 def _take(tensors: Sequence[torch.Tensor], rows: Sequence[int]) -> tuple[torch.Tensor, ...]:

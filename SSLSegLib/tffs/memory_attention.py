@@ -19,6 +19,9 @@ from .precision import Arithmetic
 __all__ = ["FrameConstants", "MemoryAttention"]
 
 
+_TOKENS_AT_ONCE = 256
+
+
 class FrameConstants(NamedTuple):
     """What layer 0 knows about frames before it sees a memory: ``residual`` (n, N, C) and ``queries`` (n, N, d)."""
 
@@ -62,31 +65,27 @@ class MemoryAttention:
             table = attention.compute_cis(end_x=side, end_y=side)
         return table.to(self._positions.device)
 
-    def project_memories(self, layer: int, memories: torch.Tensor, positions: torch.Tensor) -> KeyValues:
-        """Keys and values of spatial memories for one layer.
+    def memory_keys(self, layer: int, memories: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Keys (..., N, d) of spatial memories (..., N, M) for one layer.
 
-        Args:
-            layer: Which layer.
-            memories: (..., N, M) raw memories.
-            positions: Broadcastable to them: spatial plus temporal encoding.
+        ``positions``, broadcastable to the memories, is their spatial plus temporal encoding.
         """
-        cross = self._layers[layer].cross_attn_image
-        with_position = memories + positions if self._layers[layer].pos_enc_at_cross_attn_keys else memories
-        keys = _rotated(cross.k_proj(with_position), self._rotations[layer])
-        return KeyValues(keys.to(self.dtype), self._values(layer, memories))
+        return _rotated(self._keys(layer, memories, positions), self._rotations[layer]).to(self.dtype)
 
-    def project_pointers(
-        self, layer: int, tokens: torch.Tensor, positions: torch.Tensor, valid: torch.Tensor
-    ) -> KeyValues:
-        """Keys and values of object pointer tokens (B, P, M): no rotation."""
-        cross = self._layers[layer].cross_attn_image
-        with_position = tokens + positions if self._layers[layer].pos_enc_at_cross_attn_keys else tokens
-        return KeyValues(cross.k_proj(with_position).to(self.dtype), self._values(layer, tokens), valid)
+    def pointer_keys(self, layer: int, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Keys (B, P, d) of object pointer tokens (B, P, M) for one layer: not rotated."""
+        return self._keys(layer, tokens, positions).to(self.dtype)
 
-    def _values(self, layer: int, memories: torch.Tensor) -> torch.Tensor:
+    def _keys(self, layer: int, memories: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        with_position = memories + positions if self._layers[layer].pos_enc_at_cross_attn_keys else memories.float()
+        return self._layers[layer].cross_attn_image.k_proj(with_position)
+
+    def values(self, memories: torch.Tensor) -> list[torch.Tensor]:
+        """Values by layer. Raw memories serve all layers; the fused kernel wants values as wide as keys."""
+        memories = memories.float()
         if self.backend == "tiled":
-            return memories.to(self.dtype)
-        return self._layers[layer].cross_attn_image.v_proj(memories.float()).to(self.dtype)
+            return [memories.to(self.dtype)] * self.depth
+        return [layer.cross_attn_image.v_proj(memories).to(self.dtype) for layer in self._layers]
 
     def begin(self, top: torch.Tensor) -> FrameConstants:
         """Layer 0 up to its cross-attention query, which sees no memory. ``top`` is (n, C, h, w)."""
@@ -154,8 +153,16 @@ class MemoryAttention:
 
     def _feed_forward(self, layer: int, residual: torch.Tensor) -> torch.Tensor:
         module, core = self._layers[layer], self._cores[layer]
-        hidden = module.activation(core.linear1(module.norm3(residual).to(self.dtype)))
-        return core.linear2(hidden).float()
+        normed = module.norm3(residual).to(self.dtype)
+        # On a CPU a block of tokens at a time: the hidden layer, eight times as wide, then stays in the cache.
+        block = _TOKENS_AT_ONCE if residual.device.type == "cpu" else normed.shape[1]
+        return torch.cat(
+            [core.linear2(_activated(module, core.linear1(tokens))) for tokens in normed.split(block, dim=1)], dim=1
+        ).float()
+
+
+def _activated(module: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    return hidden.relu_() if module.activation is torch.nn.functional.relu else module.activation(hidden)
 
 
 def _rotated(vectors: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
