@@ -1,0 +1,1 @@
+"""Dice, IoU and distances in mm with named definitions; reports with tables and pictures."""

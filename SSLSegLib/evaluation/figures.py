@@ -1,4 +1,4 @@
-"""Pictures of results: contours on slices, the most uncertain slice, scores over cases."""
+"""Pictures of a case: contours on slices, and the most uncertain slice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from SSLSegLib.evaluation.orientation import SliceOrientation
 from SSLSegLib.files import atomic_path
 from SSLSegLib.pseudolabels.merging import MAXIMUM_ENTROPY
 
-__all__ = ["CaseView", "case_figure", "choose_slices", "overview_figure", "save_figure"]
+__all__ = ["CaseView", "case_figure", "choose_slices", "save_figure"]
 
 _REFERENCE_COLOR = "white"
 _UNCERTAINTY = colormaps["inferno"]
@@ -127,61 +127,10 @@ def case_figure(
     return figure
 
 
-def overview_figure(rows: Sequence[tuple[str, float | None, float | None]]) -> Figure | None:
-    """Draw Dice over cases and, where both are known, Dice against uncertainty.
-
-    Args:
-        rows: (case id, mean Dice or None, mean entropy or None) of each case.
-
-    Returns:
-        None when no case has a Dice.
-    """
-    scored = sorted(((case_id, dice, entropy) for case_id, dice, entropy in rows if dice is not None), key=_by_dice)
-    if not scored:
-        return None
-    both = [(dice, entropy) for _, dice, entropy in scored if entropy is not None]
-    wide = len(both) > 2
-    height = max(1.8, 0.2 * len(scored) + 0.9)
-    figure = Figure(figsize=(9 if wide else 5.5, min(height, 9)), dpi=110)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
-    panels = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
-    names, values = [case_id for case_id, _, _ in scored], [dice for _, dice, _ in scored]
-    panels[0].hlines(range(len(values)), 0, values, color="0.85", linewidth=1)
-    panels[0].plot(values, range(len(values)), "o", color="#1f5f8b", markersize=4, clip_on=False)
-    panels[0].axvline(float(np.mean(values)), color="0.5", linewidth=1, linestyle=":")
-    panels[0].set_yticks(range(len(names)) if len(names) <= 45 else [], names[:45] if len(names) <= 45 else [])
-    panels[0].tick_params(labelsize=7)
-    panels[0].set_xlim(0, 1)
-    panels[0].set_ylim(-0.6, len(values) - 0.4)
-    panels[0].set_xlabel("Dice (dotted: mean)", fontsize=8)
-    if wide:
-        panels[1].plot(
-            [entropy for _, entropy in both],
-            [dice for dice, _ in both],
-            "o",
-            color="#1f5f8b",
-            markersize=4,
-            clip_on=False,
-        )
-        panels[1].set_xlabel("mean entropy around the foreground (0 to ln 2)", fontsize=8)
-        panels[1].set_ylabel("Dice", fontsize=8)
-        panels[1].set_xlim(0, 1.1 * max(entropy for _, entropy in both) or 1)
-        panels[1].set_ylim(0, 1)
-        panels[1].tick_params(labelsize=7)
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG; the same figure gives the same bytes."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
-
-
-def _by_dice(row: tuple[str, float, float | None]) -> tuple[float, str]:
-    return row[1], row[0]
 
 
 def _window(image: NDArray | None) -> tuple[float, float]:

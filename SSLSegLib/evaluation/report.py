@@ -12,7 +12,8 @@ from jinja2 import Environment, StrictUndefined
 
 from SSLSegLib import __version__
 from SSLSegLib.cases.classes import SegmentClass
-from SSLSegLib.evaluation.figures import CaseView, case_figure, overview_figure, save_figure
+from SSLSegLib.evaluation.figures import CaseView, case_figure, save_figure
+from SSLSegLib.evaluation.overview import overview_figure
 from SSLSegLib.evaluation.page import PAGE
 from SSLSegLib.evaluation.scores import CaseScores, ClassScores, Summary, summarise, write_scores_csv, write_summary_csv
 from SSLSegLib.files import write_text

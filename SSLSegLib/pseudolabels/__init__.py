@@ -1,0 +1,1 @@
+"""Pseudo-labels: merging classes, uncertainty, provenance, files, ranking and review."""
