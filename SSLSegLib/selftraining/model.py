@@ -1,5 +1,7 @@
 """A trained model: nnU-Net's model folder of a round, in memory, without a search for trainer classes."""
 
+import contextlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,8 @@ class TrainedModel:
             manager.get_label_manager(self.dataset).num_segmentation_heads,
             enable_deep_supervision=False,
         )
-        predictor = nnUNetPredictor(tile_step_size=0.5, device=device, allow_tqdm=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # it remarks on every device but CUDA
+            predictor = nnUNetPredictor(tile_step_size=0.5, device=device, allow_tqdm=False)
         predictor.manual_initialization(
             network, manager, settings, self.weights, self.dataset, "nnUNetTrainer", self.mirror_axes
         )

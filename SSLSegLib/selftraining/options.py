@@ -101,6 +101,13 @@ class SelfTrainingOptions(BaseModel):
         values = {**PRESETS[preset], **{name: value for name, value in changes.items() if value is not None}}
         return cls(preset=preset, **values)
 
+    @property
+    def baseline_schedule(self) -> Schedule:
+        """For the baseline: as many epochs as the last round's model has seen (with warm start, those of all rounds)."""
+        if not self.schedule.warm_start:
+            return self.schedule
+        return self.schedule.model_copy(update={"epochs": self.schedule.epochs * self.rounds})
+
     def what(self) -> dict[str, Any]:
         """What the result depends on: everything but how far to go and on which devices."""
         return self.model_dump(
@@ -117,10 +124,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network": Network(features=8, most_features=64, convolutions=2, patch_size=(32, 96, 96), batch_size=8),
         "schedule": Schedule(
             epochs=10,
-            iterations=15,
+            iterations=20,
             validation_iterations=1,
             optimizer="adamw",
-            learning_rate=0.003,
+            learning_rate=0.01,
             augmentation="light",
             warm_start=True,
             workers=0,

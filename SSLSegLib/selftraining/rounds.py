@@ -107,7 +107,7 @@ def train_labelled_only(
     progress: Progress = silent,
     interpreter: Path | None = None,
 ) -> RoundReport:
-    """The baseline: the same network, plan, schedule and number of folds, trained on the cohort's labelled cases only.
+    """The baseline: the same plan, network, number of folds and iterations, on the cohort's labelled cases only.
 
     Says what the unlabelled data brought. Cases that were corrected since are not used. Arguments and errors as in
     :func:`self_train`. The model lies in ``baseline``.
@@ -205,7 +205,7 @@ class _Run:
         started = time.monotonic()
         roles = self._training_set(target, labels, labelled_only)
         configuration = self.options.configuration
-        self._train_folds(target, sorted(roles.folds))
+        self._train_folds(target, sorted(roles.folds), labelled_only)
         report = RoundReport(
             name=target.name,
             configuration=configuration,
@@ -263,13 +263,14 @@ class _Run:
                 reasons[case] = "empty"
         return reasons
 
-    def _train_folds(self, target: RoundFolder, folds: list[int]) -> None:
+    def _train_folds(self, target: RoundFolder, folds: list[int], labelled_only: bool) -> None:
         options, configuration = self.options, self.options.configuration
+        schedule = options.baseline_schedule if labelled_only else options.schedule
         slots = _slots(options, len(folds))
         threads = max(1, usable_cores() // len(slots))
         environment = child_environment(
             threads=threads,
-            workers=options.schedule.workers,
+            workers=schedule.workers,
             nnUNet_raw=self.work.raw,
             nnUNet_preprocessed=target.preprocessed,
             nnUNet_results=target.results,
@@ -283,7 +284,7 @@ class _Run:
                     preprocessed=target.preprocessed,
                     configuration=configuration,
                     fold=fold,
-                    schedule=options.schedule,
+                    schedule=schedule,
                     seed_names=(options.seed, target.name, fold),
                     warm_start=self._warm_start(target, fold),
                     done=target.fold_done(configuration, fold),
@@ -298,7 +299,7 @@ class _Run:
         }
         numbers = {child.stem: fold for fold, child in children.items()}
 
-        follow = _Follower(target.name, numbers, len(folds) - len(unfinished), options.schedule.epochs, self.progress)
+        follow = _Follower(target.name, numbers, len(folds) - len(unfinished), schedule.epochs, self.progress)
         run_children(list(children.values()), slots, self.interpreter, follow)
 
     def _warm_start(self, target: RoundFolder, fold: int) -> Path | None:

@@ -1,0 +1,184 @@
+"""Child processes: killed, failing, orphaned, and under an interpreter that is a launcher."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import SSLSegLib
+from SSLSegLib.selftraining.children import Child, child_environment, real_interpreter, run_children
+from SSLSegLib.selftraining.errors import SelfTrainingError
+from SSLSegLib.selftraining.folders import WorkFolder
+from SSLSegLib.selftraining.plan import PlanSpec
+from SSLSegLib.selftraining.rounds import self_train
+
+from .conftest import TINY_NETWORK
+
+LIBRARY = str(Path(SSLSegLib.__file__).resolve().parent.parent)
+
+DRIVER = """
+import sys
+from pathlib import Path
+from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.selftraining.options import SelfTrainingOptions
+from SSLSegLib.selftraining.rounds import self_train
+if __name__ == "__main__":
+    cohort, work, options = Cohort.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    self_train(cohort, cohort.folder / "results", work, SelfTrainingOptions.model_validate_json(options))
+"""
+
+
+def _start(finished, work: Path, folder: Path, **environment: str) -> "subprocess.Popen[bytes]":
+    (folder / "driver.py").write_text(DRIVER)
+    options = finished.options.model_dump_json()
+    return subprocess.Popen(
+        [sys.executable, folder / "driver.py", finished.cohort.folder / "cohort.json", work, options],
+        env={**os.environ, "PYTHONPATH": LIBRARY, **environment},
+        stderr=subprocess.PIPE,
+    )
+
+
+def _wait_for(condition, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_run_killed_in_the_middle_of_a_training_ends_like_an_uninterrupted_one(finished, tmp_path):
+    work = finished.copy_planned(tmp_path / "work")
+    folder = WorkFolder(work)
+    latest = folder.round(2).fold("2d", 0) / "checkpoint_latest.pth"
+    driver = _start(finished, work, tmp_path)
+    _wait_for(latest.is_file)  # fold 0 of round 2 has one of its two epochs behind it
+    children = psutil.Process(driver.pid).children(recursive=True)
+    assert children
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    driver.stderr.close()
+    _wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
+
+    assert not folder.round(2).report.exists()
+    kept = {path: path.stat().st_mtime_ns for path in folder.round(1).path.rglob("*.pth")}
+    outcome = self_train(finished.cohort, finished.results, work, finished.options)
+    assert kept == {path: path.stat().st_mtime_ns for path in folder.round(1).path.rglob("*.pth")}
+    for ours, whole in zip(outcome.rounds, finished.outcome.rounds, strict=True):
+        assert ours.model_copy(update={"seconds": 0, "checkpoints": {}}) == whole.model_copy(
+            update={"seconds": 0, "checkpoints": {}}
+        )
+    for case in ("c2", "c3", "c4"):
+        name = f"rounds/2/predictions/{case}.nii.gz"
+        assert (work / name).read_bytes() == (finished.work / name).read_bytes()
+
+
+def test_planning_works_where_sys_executable_is_a_launcher(finished, tmp_path):
+    """Stands for PythonSlicer: the launcher closes the pipes that spawned workers need, so they never get to work."""
+    launcher = tmp_path / "Launcher"
+    closing = 'for n in {3..63}; do eval "exec $n>&-"; done'
+    launcher.write_text(f'#!/bin/bash\necho used >> "{tmp_path}/launched"\n{closing}\nexec "{sys.executable}" "$@"\n')
+    launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nsys.executable = {str(launcher)!r}\n"
+        "import multiprocessing.spawn\nmultiprocessing.spawn.set_executable(sys.executable)\n"
+    )
+    work = WorkFolder(tmp_path / "work")
+    work.raw.parent.mkdir(parents=True)
+    work.raw.symlink_to(WorkFolder(finished.work).raw)
+    work.preprocessed.mkdir()
+    spec = PlanSpec(
+        work=work.path, configuration="2d", network=TINY_NETWORK, processes=1, interpreter=Path(sys.executable)
+    )
+    environment = child_environment(
+        threads=1, workers=1, nnUNet_raw=work.raw, nnUNet_preprocessed=work.preprocessed, nnUNet_results=work.path
+    )
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
+    child = Child("planning", "SSLSegLib.selftraining.plan", spec, tmp_path, "plan", environment)
+    run_children([child], ["cpu"], Path(sys.executable), lambda child, event: None)
+    assert work.planned.is_file()
+    assert not (tmp_path / "launched").exists()
+
+
+def test_behind_slicers_launcher_the_real_interpreter_is_found(tmp_path, monkeypatch):
+    monkeypatch.delenv("SSLSEG_PYTHON", raising=False)
+    (tmp_path / "bin").mkdir()
+    for name in ("PythonSlicer", "python-real"):
+        (tmp_path / "bin" / name).touch()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "PythonSlicer"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "lib" / "Python"))
+    assert real_interpreter() == tmp_path / "bin" / "python-real"
+    (tmp_path / "bin" / "python-real").unlink()
+    with pytest.raises(SelfTrainingError, match="SSLSEG_PYTHON"):
+        real_interpreter()
+
+
+def _child(tmp_path: Path, name: str, source: str) -> Child:
+    """A stand-in for a fold: a module of a few lines that reads the specification and writes events."""
+    (tmp_path / f"{name}.py").write_text(source)
+    spec = PlanSpec(work=tmp_path, configuration="2d", network=TINY_NETWORK, processes=1, interpreter=sys.executable)
+    paths = os.pathsep.join([str(tmp_path), LIBRARY])
+    return Child(name, name, spec, tmp_path, name, {"PYTHONPATH": paths})
+
+
+FAILS = """
+from SSLSegLib.selftraining.child_side import run_child
+from SSLSegLib.selftraining.plan import PlanSpec
+def work(spec, tell):
+    raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+run_child(PlanSpec, work)
+"""
+SLEEPS = FAILS.replace(
+    'raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")',
+    'import os, time; tell("metric", pid=os.getpid()); time.sleep(600)',
+)
+VANISHES = FAILS.replace('raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")', "import os; os._exit(0)")
+
+
+def test_a_failing_child_says_what_to_do_and_the_others_are_stopped(tmp_path):
+    pids = []
+
+    def hear(child, event):
+        pids.append(event["pid"])
+
+    children = [_child(tmp_path, "sleeps", SLEEPS), _child(tmp_path, "fails", "import time; time.sleep(2)\n" + FAILS)]
+    with pytest.raises(SelfTrainingError, match=r"Fails failed: RuntimeError: CUDA out of memory.*2d"):
+        run_children(children, ["cpu", "cpu"], Path(sys.executable), hear)
+    _wait_for(lambda: not psutil.pid_exists(pids[0]), 10)
+    assert "Traceback" in (tmp_path / "fails.log").read_text()
+
+
+def test_a_child_that_ends_without_a_word_is_a_failure(tmp_path):
+    with pytest.raises(SelfTrainingError, match="without a word"):
+        run_children([_child(tmp_path, "vanishes", VANISHES)], ["cpu"], Path(sys.executable), lambda *_: None)
+
+
+def test_an_error_of_the_listener_stops_the_child(tmp_path):
+    pids = []
+
+    def cancel(child, event):
+        pids.append(event["pid"])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_children([_child(tmp_path, "sleeps", SLEEPS)], ["cpu"], Path(sys.executable), cancel)
+    _wait_for(lambda: not psutil.pid_exists(pids[0]), 10)
+
+
+def test_each_gpu_gets_one_fold_at_a_time(tmp_path):
+    from SSLSegLib.selftraining.options import SelfTrainingOptions
+    from SSLSegLib.selftraining.rounds import _slots
+
+    assert _slots(SelfTrainingOptions.of("standard", devices=("cuda:0", "cuda:1")), 5) == ["cuda:0", "cuda:1"]
+    assert _slots(SelfTrainingOptions.of("quick", devices=("cpu",), folds_per_device=2), 5) == ["cpu", "cpu"]
+
+
+def test_the_specification_of_a_child_is_plain_json(finished):
+    told = json.loads((WorkFolder(finished.work).round(1).path / "fold_0.json").read_text())
+    assert told["device"] == "cpu"
+    assert told["seed_names"] == [42, "round 1", 0]
