@@ -103,7 +103,7 @@ class SelfTrainingOptions(BaseModel):
 
     @property
     def baseline_schedule(self) -> Schedule:
-        """For the baseline: as many epochs as the last round's model has seen (with warm start, those of all rounds)."""
+        """For the baseline: as many epochs as the final model has seen (with warm start, those of all rounds)."""
         if not self.schedule.warm_start:
             return self.schedule
         return self.schedule.model_copy(update={"epochs": self.schedule.epochs * self.rounds})

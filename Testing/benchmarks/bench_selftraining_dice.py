@@ -3,8 +3,8 @@
     python Testing/benchmarks/bench_selftraining_dice.py [--job FOLDER] [--preset quick] [--seed 1] [--device cpu]
 
 With --job, continues a finished pseudo-labelling job of a cohort with references; without, makes a phantom cohort
-(3 labelled, 6 unlabelled, 4 test) and spoils its references into stand-ins for pseudo-labels: their surfaces are moved by a
-smooth random field of 2 pixels, and one slice in eight is lost.
+(3 labelled, 6 unlabelled, 4 test) and spoils its references into stand-ins for pseudo-labels: their surfaces are
+moved by a smooth random field of 2 pixels, and one slice in eight is lost.
 """
 
 import argparse
