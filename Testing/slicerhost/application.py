@@ -1,7 +1,6 @@
 # ruff: noqa: N802, N815, RUF012 - the names are those of Slicer and Qt
 """``slicer.app``: one QApplication with the properties and methods that modules and ``slicer.util`` ask for."""
 
-import os
 import platform
 import sys
 from pathlib import Path
@@ -89,8 +88,8 @@ class Application(HostClass, QtWidgets.QApplication):
     def commandOptions(self) -> Any:
         return SimpleNamespace(testingEnabled=self._testing, noMainWindow=False, runPythonAndExit=False)
 
-    def startupEnvironment(self) -> dict[str, str]:
-        return dict(os.environ)
+    def startupEnvironment(self) -> QtCore.QProcessEnvironment:
+        return QtCore.QProcessEnvironment.systemEnvironment()
 
     def pauseRender(self) -> None:
         self._paused += 1

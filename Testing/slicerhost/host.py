@@ -154,7 +154,7 @@ def start(*, window: bool = True) -> Host:
     slicer.app = app
 
     from slicerhost import scripted
-    from slicerhost.modules import FakeSegmentEditorModule, PlainModule
+    from slicerhost.modules import FakeSegmentEditorModule, ModulePanel, PlainModule
     from slicerhost.parameter_wrapper import make_parameter_node_wrapper_module
     from slicerhost.sample_data_fake import make_sample_data_module
 
@@ -162,6 +162,7 @@ def start(*, window: bool = True) -> Host:
     slicer.ScriptedLoadableModule = scripted
     _put("parameterNodeWrapper", make_parameter_node_wrapper_module())
     make_sample_data_module()
+    slicer.qSlicerScriptedLoadableModuleWidget = ModulePanel  # slicer.util tells scripted panels by this class
     for name, logic in parts.logics.items():
         app.moduleManager()._add(PlainModule(name, logic))
     app.moduleManager()._add(FakeSegmentEditorModule())

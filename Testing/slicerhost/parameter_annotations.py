@@ -1,4 +1,3 @@
-
 """What annotates a parameter's type: ranges, choices, defaults, and how widgets show it."""
 
 import typing

@@ -1,4 +1,3 @@
-
 """How typed values lie in a parameter node: text parameters, node references, numbered containers.
 
 Wrong types and values outside their range raise on writing, as in Slicer.

@@ -3,6 +3,7 @@
 
 from typing import Any
 
+import shiboken6
 import slicer
 from PySide6 import QtGui, QtWidgets
 from PySide6.QtCore import Property, Qt, Signal, Slot
@@ -147,8 +148,9 @@ class qMRMLNodeComboBox(NodeSelector):
             self._show_current()
         if changed:
             self.currentNodeChanged.emit(node)
-            self._current_is_valid.emit(node is not None)
-            self.currentNodeIDChanged.emit(node.GetID() if node is not None else "")
+            if shiboken6.isValid(self):  # the slots may have closed the panel
+                self._current_is_valid.emit(node is not None)
+                self.currentNodeIDChanged.emit(node.GetID() if node is not None else "")
 
     def _activated(self, index: int) -> None:
         entry = self._entries[index][1]

@@ -107,6 +107,8 @@ def _as_value(cls: type, name: str, original: Any, writable: bool) -> _PropertyA
     if getter is None:
         getter = lambda self: QtCore.QObject.property(self, name)  # noqa: E731
     write = None
+    if isinstance(setter, types.BuiltinMethodType):  # static, such as QApplication.applicationName
+        return _PropertyAsValue(original, lambda self: original(), lambda self, value: setter(value), name)
     if setter is not None:
         write = lambda self, value: setter(self, value)  # noqa: E731
     elif writable:

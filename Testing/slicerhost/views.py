@@ -1,4 +1,4 @@
-# ruff: noqa: N802 - the names are those of Slicer and Qt
+# ruff: noqa: N802, RUF012 - the names are those of Slicer and Qt
 """Real slice and 3D views: Slicer's displayable managers on offscreen VTK windows, painted into Qt widgets."""
 
 import os
@@ -12,6 +12,7 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Qt
+from vtk.util.numpy_support import vtk_to_numpy
 
 from slicerhost.qtpatch import HostClass
 
@@ -110,7 +111,7 @@ class _View(HostClass, QtWidgets.QWidget):
         width, height = self._window.GetSize()
         pixels = vtk.vtkUnsignedCharArray()
         self._window.GetPixelData(0, 0, width - 1, height - 1, 0, pixels, 0)
-        array = np.ascontiguousarray(vtk.util.numpy_support.vtk_to_numpy(pixels).reshape(height, width, 3)[::-1])
+        array = np.ascontiguousarray(vtk_to_numpy(pixels).reshape(height, width, 3)[::-1])
         self._image = QtGui.QImage(array.data, width, height, 3 * width, QtGui.QImage.Format.Format_RGB888).copy()
         self.update()
 
@@ -243,8 +244,14 @@ class ThreeDView(_View):
 
     def resetCamera(self) -> None:
         self._fit_window()
+        shown = self._node.GetBoxVisible(), self._node.GetAxisLabelsVisible()
+        self._node.SetBoxVisible(False)  # the box is as large as the scene once was
+        self._node.SetAxisLabelsVisible(False)
         self._window.Render()
         self._renderer.ResetCamera()
+        self._node.SetBoxVisible(shown[0])
+        self._node.SetAxisLabelsVisible(shown[1])
+        self._renderer.ResetCameraClippingRange()
         self.scheduleRender()
 
     def rotateToViewAxis(self, axis: int) -> None:

@@ -43,7 +43,18 @@ class SliceWidget(HostClass, QtWidgets.QWidget):
         self._view, self._controller = view, SliceController(view)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        self._bar = QtWidgets.QLabel(self)
+        red, green, blue = (round(255 * part) for part in view._node.GetLayoutColor())
+        self._bar.setStyleSheet(f"background: rgb({red}, {green}, {blue}); color: black; padding: 1px 6px;")
+        layout.addWidget(self._bar)
+        view._node.AddObserver("ModifiedEvent", lambda *_: self._show_offset())
+        self._show_offset()
         layout.addWidget(view)
+
+    def _show_offset(self) -> None:
+        node = self._view._node
+        self._bar.setText(f"{node.GetLayoutLabel()}   {node.GetOrientation()}   {node.GetSliceOffset():.2f} mm")
 
     def sliceView(self) -> SliceView:
         return self._view
@@ -69,6 +80,10 @@ class ThreeDWidget(HostClass, QtWidgets.QWidget):
         self._view = view
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        bar = QtWidgets.QLabel("1", self)
+        bar.setStyleSheet("background: rgb(116, 115, 190); color: black; padding: 1px 6px;")
+        layout.addWidget(bar)
         layout.addWidget(view)
 
     def threeDView(self) -> ThreeDView:

@@ -1,0 +1,68 @@
+"""The lint finds what the host lets pass and PythonQt does not."""
+
+from pathlib import Path
+
+import pytest
+
+from slicerhost.pythonqt_lint import lint
+
+TOY = Path(__file__).parent / "toy" / "Toy.py"
+
+CASES = {
+    "self.box.alignment = qt.Qt.AlignmentFlag.AlignLeft": "flat-enum",
+    "self.ui.inputSelector.nodeTypes.append('vtkMRMLModelNode')": "tuple",
+    "self.ui.inputSelector.nodeTypes == ['vtkMRMLModelNode']": "tuple",
+    "self.button.clicked[bool].connect(f)": "connect",
+    "self.button.connect('clicked(QString)', f)": "connect",
+    "self.button.clicked.connect(lambda *args: f())": "connect",
+    "self.button.clicked.connect(functools.partial(f, 1))": "connect",
+    "class A(qt.QAbstractTableModel): pass": "derive",
+    "changed = qt.Signal(str)": "not-in-pythonqt",
+    "isinstance(w, qt.QWidget)": "isinstance",
+    "self.button.sizeHint": "size-hint",
+    "self.button.text()": "value-called",
+    "self.button.setText = 'x'": "method-as-value",
+    "self.ui.thresholdSlider.setMinimum(3)": "no-such-name",
+    "self.ui.inputSelector.count": "no-such-name",
+    "self.ui.inputSelector.itemText(0)": "no-such-name",
+    "self.button.setEnabled(enabled=True)": "keyword",
+    "qt.QLabel(text='x')": "keyword",
+    "dialog.exec()": "exec",
+    "event.position()": "qt6-only",
+    "qt.QSettings().value('a')": "settings",
+    "_(f'{n} cases')": "translation",
+    "self.ui.applyButton.text = 'Apply'": "translation",
+    "qt.QLabel('Volume')": "translation",
+    "slicer.util.errorDisplay(f'Case {n} failed')": "translation",
+}
+
+
+@pytest.mark.parametrize("line", CASES)
+def test_a_line_that_pythonqt_takes_differently_is_found(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "x.py"
+    path.write_text(f"import qt\nself.button = qt.QPushButton()\n{line}\n")
+    found = lint(path, [TOY.parent / "Resources/UI/Toy.ui"])
+    assert [(finding.rule, finding.line) for finding in found] == [(CASES[line], 3)], found
+
+
+def test_a_good_module_passes() -> None:
+    assert lint(TOY) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "self.button.text = _('Apply')",
+        "self.button.setText(_('{n} cases').format(n=3))",
+        "self.button.connect('clicked(bool)', self.onApply)",
+        "list(self.ui.inputSelector.nodeTypes).append('x')",
+        "self.ui.thresholdSlider.minimum = 3",
+        "qt.QLabel('')",
+        "dialog.exec_()",
+        "label = qt.QLabel(); label = 3; label.foo()",
+    ],
+)
+def test_good_lines_pass(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "x.py"
+    path.write_text(f"import qt\nself.button = qt.QPushButton()\n{line}\n")
+    assert lint(path, [TOY.parent / "Resources/UI/Toy.ui"]) == []
