@@ -87,6 +87,12 @@ def test_patients_with_four_digits_are_not_taken_for_channels(numbers, tmp_path)
     assert len(discover_cohort(tmp_path).cases) == 3
 
 
+def test_numbers_that_do_not_count_from_zero_are_no_channels(tmp_path):
+    for name in ("north_0001", "north_0002", "south_0001"):
+        image(tmp_path / f"images/{name}.nii.gz")
+    assert len(discover_cohort(tmp_path, classes=LIVER).cases) == 3
+
+
 def nnunet(tmp_path, labels=None, channels=None, unlabelled=()):
     for name in ("p1", "p2", *unlabelled):
         for channel in range(2):
