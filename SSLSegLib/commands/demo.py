@@ -35,7 +35,7 @@ def demo(
     checked = load_checked_cohort(cohort, output=out)
     manifest = tffs_manifest(checked, weights, TffsOptions(), device=device, threads=threads)
     job = Job.create(out / f"job-{short_name(checked.name)}", manifest)
-    run_in_terminal(job)
+    run_in_terminal(job, checked=True)
     scores = score_results(job, checked)
     if scores:
         print_scores(scores, f"Pseudo-labels of {checked.name} against their references")

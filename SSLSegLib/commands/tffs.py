@@ -56,7 +56,7 @@ def tffs(
         checked, weights, options, seed=seed, device=device, threads=threads, report=report, scene=scene
     )
     job = Job.create(out, manifest)
-    run_in_terminal(job)
+    run_in_terminal(job, checked=True)
     print_outputs(job)
 
 
@@ -117,13 +117,13 @@ def expect(
         console.print(warning, style="yellow", highlight=False)
 
 
-def run_in_terminal(job: "Job") -> None:
+def run_in_terminal(job: "Job", *, checked: bool = False) -> None:
     """Run a job with progress bars; leave with exit code 3 where it was cancelled."""
     from SSLSegLib.jobs.runner import EXIT_CODES, run_job
     from SSLSegLib.jobs.terminal import TerminalProgress
 
     with TerminalProgress(console) as progress:
-        state = run_job(job, progress)
+        state = run_job(job, progress, checked=checked)
     if state.status == "cancelled":
         console.print(f"Cancelled. Resume with: python -m SSLSegLib run {job.folder}", highlight=False)
         raise typer.Exit(EXIT_CODES["cancelled"])

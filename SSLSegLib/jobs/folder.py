@@ -32,7 +32,15 @@ _RESERVED_ON_WINDOWS = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
 
 
 class JobState(BaseModel):
-    """How a job stands. ``message`` and ``remedy`` say why it failed and what to do."""
+    """How a job stands.
+
+    Args:
+        status: Where it is.
+        message, remedy: Why it failed and what to do.
+        started, ended: Of the latest run, UTC.
+        checked: Its inputs have passed the pre-flight: while they are unchanged they need no second look.
+        cases_done, cases_total: Finished cases, of how many.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,6 +50,7 @@ class JobState(BaseModel):
     remedy: str = ""
     started: str | None = None
     ended: str | None = None
+    checked: bool = False
     cases_done: int = 0
     cases_total: int = 0
 

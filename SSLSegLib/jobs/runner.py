@@ -24,12 +24,13 @@ __all__ = ["EXIT_CODES", "run_job"]
 EXIT_CODES: dict[Status, int] = {"finished": 0, "failed": 2, "cancelled": 3}
 
 
-def run_job(folder: Path | Job, progress: Progress = silent) -> JobState:
+def run_job(folder: Path | Job, progress: Progress = silent, *, checked: bool = False) -> JobState:
     """Run or resume a job until it is finished, has failed or was cancelled.
 
     Args:
         folder: The job, its folder, or the manifest in it.
         progress: Hears every event, beside the job's own log.
+        checked: The caller has just passed the pre-flight itself.
 
     Returns:
         The final state, ``finished`` or ``cancelled`` (by Ctrl-C or a polite termination).
@@ -41,10 +42,16 @@ def run_job(folder: Path | Job, progress: Progress = silent) -> JobState:
     job = folder if isinstance(folder, Job) else Job.open(folder)
     kind = job_kind(job.manifest.kind)
     with ExitStack() as stack:
-        lock = stack.enter_context(JobLock(job.lock_path))
-        log = stack.enter_context(EventLog(job.events_path))
-        job.logs.mkdir(exist_ok=True)
-        stack.enter_context(_text_log(job.logs / "job.log"))
+        try:
+            lock = stack.enter_context(JobLock(job.lock_path))
+            log = stack.enter_context(EventLog(job.events_path))
+            job.logs.mkdir(exist_ok=True)
+            stack.enter_context(_text_log(job.logs / "job.log"))
+        except OSError as error:
+            remedy = "Give yourself the right to write there, or copy the job folder to a place of your own."
+            raise JobError(
+                f"The job folder {job.folder} cannot be written: {error.strerror}.", remedy=remedy
+            ) from error
         state = job.state().model_copy(
             update={"status": "running", "message": "", "remedy": "", "started": utc_now(), "ended": None}
         )
@@ -67,7 +74,10 @@ def run_job(folder: Path | Job, progress: Progress = silent) -> JobState:
             stack.enter_context(_termination_as_interrupt())
             job.write_state(state)
             tell("started", kind=kind.name, versions=software_versions(), resumed=lock.taken_over_from is not None)
-            kind.preflight(job, tell)
+            if not checked:
+                kind.preflight(job, tell)
+            state.checked = True
+            job.write_state(state)
             kind.run(job, tell)
         except KeyboardInterrupt:
             end("cancelled")

@@ -110,6 +110,8 @@ def preflight(job: Job, progress: Progress) -> None:
         )
     cohort = job.manifest.checked_parameters().loaded_cohort()
     cohort.require(labelled=1, unlabelled=1)
+    if job.state().checked:  # by an earlier run, and nothing has changed since
+        return
     findings = check_cohort(cohort, output=job.folder)
     for finding in findings:
         logging.getLogger("SSLSegLib").info("%s", finding)

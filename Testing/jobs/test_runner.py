@@ -13,7 +13,7 @@ from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.runner import run_job
 
 
-def run_with(monkeypatch, job, run):
+def run_with(job, run):
     register_kind(JobKind("counting", counting_worker.CountingParameters, counting_worker.preflight, run))
     try:
         return run_job(job)
@@ -53,14 +53,14 @@ def test_an_error_with_a_way_out_stands_in_the_state_and_is_raised(make_job):
     assert job.finished(["a", "b", "c"]) == ["a", "b"]
 
 
-def test_an_unexpected_error_leaves_its_traceback_in_the_log(make_job, monkeypatch):
+def test_an_unexpected_error_leaves_its_traceback_in_the_log(make_job):
     job = make_job()
 
     def broken(job, progress):
         raise ZeroDivisionError("by nought")
 
     with pytest.raises(ZeroDivisionError):
-        run_with(monkeypatch, job, broken)
+        run_with(job, broken)
     assert "ZeroDivisionError" in job.state().message
     assert "in broken" in (job.logs / "job.log").read_text()
 
@@ -69,20 +69,20 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_log(make_job, monkeypat
     ("error", "words"),
     [(OSError(errno.ENOSPC, "No space"), "disk of .* is full"), (MemoryError(), "too little free memory")],
 )
-def test_a_full_disk_and_full_memory_are_explained(make_job, monkeypatch, error, words):
+def test_a_full_disk_and_full_memory_are_explained(make_job, error, words):
     job = make_job()
 
     def broken(job, progress):
         raise error
 
     with pytest.raises(JobError, match=words):
-        run_with(monkeypatch, job, broken)
+        run_with(job, broken)
     assert job.state().status == "failed"
     assert job.state().remedy
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_end_leaves_a_cancelled_job_that_can_go_on(make_job, monkeypatch, number):
+def test_a_polite_end_leaves_a_cancelled_job_that_can_go_on(make_job, number):
     job = make_job()
 
     def interrupted(job, progress):
@@ -91,7 +91,7 @@ def test_a_polite_end_leaves_a_cancelled_job_that_can_go_on(make_job, monkeypatc
         os.kill(os.getpid(), number)
 
     before = signal.getsignal(signal.SIGTERM)
-    assert run_with(monkeypatch, job, interrupted).status == "cancelled"
+    assert run_with(job, interrupted).status == "cancelled"
     assert signal.getsignal(signal.SIGTERM) is before
     assert Job.open(job.folder).state().status == "cancelled"
     assert run_job(job).status == "finished"
@@ -103,3 +103,37 @@ def test_a_job_that_runs_elsewhere_is_not_touched(make_job):
         run_job(job)
     assert job.state().status == "pending"
     assert not job.events_path.exists()
+
+
+def test_inputs_are_looked_at_once_and_again_only_when_the_first_look_failed(make_job):
+    looks = []
+
+    def refuse(job, progress):
+        looks.append("refused")
+        raise CaseError("it is bad.", case_id="a")
+
+    def accept(job, progress):
+        looks.append(job.state().checked)
+
+    job = make_job()
+    for preflight, expected in ((refuse, False), (accept, True), (accept, True)):
+        register_kind(JobKind("counting", counting_worker.CountingParameters, preflight, counting_worker.run))
+        try:
+            run_job(job)
+        except CaseError:
+            pass
+        finally:
+            register_kind(counting_worker.KIND)
+        assert job.state().checked is expected
+    assert looks == ["refused", False, True]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user who may not write everywhere")
+def test_a_job_folder_that_cannot_be_written_is_explained(make_job):
+    job = make_job()
+    job.folder.chmod(0o555)
+    try:
+        with pytest.raises(JobError, match="cannot be written"):
+            run_job(job)
+    finally:
+        job.folder.chmod(0o755)
