@@ -111,7 +111,7 @@ class _TransferBar(Progress):
 
 
 class _plain_errors:  # noqa: N801  a context manager that reads as a phrase
-    """Errors for people: their text in red and exit code 1, no traceback."""
+    """Errors for people: their text in red and exit code 2 as everywhere on the command line, no traceback."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -121,7 +121,7 @@ class _plain_errors:  # noqa: N801  a context manager that reads as a phrase
     def __exit__(self, kind: type | None, problem: BaseException | None, trace: object) -> None:
         if isinstance(problem, SSLSegError):
             self._console.print(str(problem), style="red", soft_wrap=True, highlight=False, markup=False)
-            raise typer.Exit(1) from problem
+            raise typer.Exit(2) from problem
 
 
 def _location(entry: CatalogueEntry, folder: Path | None, *, complete: bool = True) -> Path | None:

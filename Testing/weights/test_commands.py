@@ -30,7 +30,7 @@ def test_list_shows_every_entry_with_size_licence_and_whether_it_is_here(run):
 
 def test_download_shows_the_licence_and_needs_a_yes(run, example, web, weights_folder):
     refused = run("download", "example", input="n\n")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "CC-BY-4.0" in refused.output
     assert "Please cite" in refused.output
     assert web.behaviour.requests == []
@@ -59,7 +59,7 @@ def test_verify_fails_on_a_wrong_file_and_on_a_missing_name(run, example, weight
 def test_where_without_a_name_is_the_folder_and_errors_are_sentences(run, weights_folder):
     assert run("where").output.strip() == str(weights_folder)
     missing = run("where", "MedSAM2_latest")
-    assert missing.exit_code == 1
+    assert missing.exit_code == 2
     assert "weights download MedSAM2_latest" in missing.output
     assert "Traceback" not in missing.output
     assert "There are no weights named 'nonsense'" in run("download", "nonsense").output
