@@ -46,6 +46,10 @@ class ctkComboBox(HostClass, QtWidgets.QComboBox):
     defaultText = Property(str, lambda self: self._default_text, _set_default_text)
 
 
+class ctkCheckBox(HostClass, QtWidgets.QCheckBox):
+    """A check box."""
+
+
 class ctkFittedTextBrowser(HostClass, QtWidgets.QTextBrowser):
     """A text browser as high as its text."""
 
@@ -66,6 +70,7 @@ class ctkFittedTextBrowser(HostClass, QtWidgets.QTextBrowser):
 
 
 CTK_CLASSES = (
+    ctkCheckBox,
     ctkCollapsibleButton,
     ctkCollapsibleGroupBox,
     ctkComboBox,

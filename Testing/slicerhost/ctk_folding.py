@@ -39,10 +39,7 @@ class ctkCollapsibleButton(HostClass, QtWidgets.QAbstractButton):
             return
         self._collapsed = collapsed
         if collapsed:
-            children = [child for child in self.children() if isinstance(child, QtWidgets.QWidget)]
-            self._hidden = [child for child in children if not child.isHidden()]
-            for child in self._hidden:
-                child.setVisible(False)
+            self._hide_children()
         else:
             for child in self._hidden:
                 child.setVisible(True)
@@ -51,22 +48,28 @@ class ctkCollapsibleButton(HostClass, QtWidgets.QAbstractButton):
         self.updateGeometry()
         self.contentsCollapsed.emit(collapsed)
 
-    def childEvent(self, event: QtCore.QChildEvent) -> None:
-        child = event.child()
-        if event.added() and self._collapsed and isinstance(child, QtWidgets.QWidget):
-            child.setVisible(False)
-            self._hidden.append(child)
-        QtWidgets.QAbstractButton.childEvent(self, event)
+    def _hide_children(self) -> None:
+        """Hide those that nobody else has hidden. Not in childEvent: there a child is still being constructed, and
+        a Python wrapper made of it would say QWidget for ever."""
+        for child in self.children():
+            if isinstance(child, QtWidgets.QWidget) and not _hidden_on_purpose(child):
+                child.setVisible(False)
+                self._hidden.append(child)
+
+    def event(self, event: QtCore.QEvent) -> bool:
+        if self._collapsed and event.type() in (QtCore.QEvent.Type.LayoutRequest, QtCore.QEvent.Type.Show):
+            self._hide_children()
+        return QtWidgets.QAbstractButton.event(self, event)
 
     def sizeHint(self) -> QtCore.QSize:
         own = QtCore.QSize(self.fontMetrics().horizontalAdvance(self.text) + 40, self._title_height())
         layout = self.layout()
-        return own if self._collapsed or layout is None else layout.sizeHint().expandedTo(own)
+        return own if self._collapsed or layout is None else layout.totalSizeHint().expandedTo(own)
 
     def minimumSizeHint(self) -> QtCore.QSize:
         layout = self.layout()
         own = QtCore.QSize(60, self._title_height())
-        return own if self._collapsed or layout is None else layout.minimumSize().expandedTo(own)
+        return own if self._collapsed or layout is None else layout.totalMinimumSize().expandedTo(own)
 
     def hitButton(self, position: QtCore.QPoint) -> bool:
         return position.y() <= self._title_height()
@@ -114,12 +117,17 @@ class ctkCollapsibleGroupBox(HostClass, QtWidgets.QGroupBox):
                 child.setVisible(shown)
         self.setMaximumHeight(16777215 if shown else self.fontMetrics().height() + 12)
 
-    def childEvent(self, event: QtCore.QChildEvent) -> None:
-        if event.added() and not self.isChecked() and isinstance(event.child(), QtWidgets.QWidget):
-            event.child().setVisible(False)
-        QtWidgets.QGroupBox.childEvent(self, event)
+    def event(self, event: QtCore.QEvent) -> bool:
+        if not self.isChecked() and event.type() in (QtCore.QEvent.Type.LayoutRequest, QtCore.QEvent.Type.Show):
+            self._show_children(False)
+        return QtWidgets.QGroupBox.event(self, event)
 
     def _set_collapsed(self, collapsed: bool) -> None:
         self.setChecked(not collapsed)
 
     collapsed = Property(bool, lambda self: not self.isChecked(), _set_collapsed)
+
+
+def _hidden_on_purpose(widget: QtWidgets.QWidget) -> bool:
+    """Hidden by a call; widgets that were never shown are hidden, too, but appear with their parent."""
+    return widget.isHidden() and widget.testAttribute(Qt.WidgetAttribute.WA_WState_ExplicitShowHide)

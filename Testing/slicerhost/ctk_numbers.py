@@ -22,7 +22,7 @@ class ctkSliderWidget(HostClass, QtWidgets.QWidget):
         self._slider = QtWidgets.QSlider(Qt.Orientation.Horizontal, self)
         self._spin = QtWidgets.QDoubleSpinBox(self)
         self._spin.setRange(0.0, 99.0)
-        self._spin.setDecimals(0)
+        self._spin.setDecimals(2)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._slider)

@@ -143,6 +143,7 @@ class ctkDirectoryButton(HostClass, QtWidgets.QWidget):
             self.directorySelected.emit(path)
 
     def _set_directory(self, path: str) -> None:
+        path = path if path == "." else os.path.abspath(path)
         if path != self._directory:
             self._directory = path
             self._button.setText(path)

@@ -1,6 +1,7 @@
 """What annotates a parameter's type: ranges, choices, defaults, and how widgets show it."""
 
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,14 @@ __all__ = [
     "Maximum",
     "Minimum",
     "NotNone",
+    "RangeBounds",
     "SingleStep",
     "Validator",
     "WithinRange",
     "annotations_of",
     "find_annotation",
     "plain_type",
+    "validators_of",
 ]
 
 
@@ -45,7 +48,7 @@ class IsInstance(Validator):
             raise TypeError(f"Value must be {names}, is {type(value).__name__} ({value!r})")
 
 
-@dataclass
+@dataclass(frozen=True)
 class WithinRange(Validator):
     minimum: float
     maximum: float
@@ -55,7 +58,7 @@ class WithinRange(Validator):
             raise ValueError(f"Value must be within [{self.minimum}, {self.maximum}], is {value}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Minimum(Validator):
     minimum: float
 
@@ -64,7 +67,7 @@ class Minimum(Validator):
             raise ValueError(f"Value must be at least {self.minimum}, is {value}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Maximum(Validator):
     maximum: float
 
@@ -83,25 +86,43 @@ class Choice(Validator):
 
 
 class Exclude(Validator):
-    def __init__(self, *values: Any) -> None:
-        self.values = list(values)
+    def __init__(self, excludedValues: Any) -> None:
+        self.values = list(excludedValues)
 
     def validate(self, value: Any) -> None:
         if value in self.values:
             raise ValueError(f"Value must not be {value!r}")
 
 
-@dataclass
+@dataclass(frozen=True)
+class RangeBounds(Validator):
+    """Bounds of a FloatRange."""
+
+    minimum: float
+    maximum: float
+
+    def validate(self, value: Any) -> None:
+        low, high = (value.minimum, value.maximum) if hasattr(value, "minimum") else (value, value)
+        if not self.minimum <= low <= high <= self.maximum:
+            raise ValueError(f"Range must be within [{self.minimum}, {self.maximum}], is [{low}, {high}]")
+
+
+@dataclass(frozen=True)
 class Default:
-    value: Any
+    constant: Any = None
+    generator: Callable[[], Any] | None = None
+
+    @property
+    def value(self) -> Any:
+        return self.generator() if self.generator is not None else self.constant
 
 
-@dataclass
+@dataclass(frozen=True)
 class Decimals:
     value: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class SingleStep:
     value: float
 
@@ -114,6 +135,15 @@ def plain_type(type_: Any) -> Any:
 def annotations_of(type_: Any) -> list[Any]:
     """The annotations of an annotated type."""
     return list(type_.__metadata__) if typing.get_origin(type_) is typing.Annotated else []
+
+
+def validators_of(type_: Any) -> list[Any]:
+    """The annotations that refuse values: objects, or classes whose ``validate`` is static."""
+    return [
+        each
+        for each in annotations_of(type_)
+        if isinstance(each, Validator) or (isinstance(each, type) and issubclass(each, Validator))
+    ]
 
 
 def find_annotation(type_: Any, kind: type) -> Any:

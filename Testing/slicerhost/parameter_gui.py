@@ -20,13 +20,17 @@ from slicerhost.parameter_annotations import (
     Decimals,
     Maximum,
     Minimum,
+    RangeBounds,
     SingleStep,
     WithinRange,
     find_annotation,
     plain_type,
 )
+from slicerhost.parameter_types import FloatRange
 
 __all__ = ["Connector", "connect"]
+
+_COMBO_BOXES = (qt.QComboBox, ctk.ctkComboBox)
 
 
 @dataclass
@@ -40,10 +44,10 @@ class Connector:
     callback: Callable[[], None] | None = None
 
     def listen(self, callback: Callable[[], None] | None) -> None:
-        if self.callback is not None:
+        if self.callback is not None and self.signal is not None:
             self.signal.disconnect(self._changed)
         self.callback = callback
-        if callback is not None:
+        if callback is not None and self.signal is not None:
             self.signal.connect(self._changed)
 
     def _changed(self, *_: Any) -> None:
@@ -58,7 +62,7 @@ def connect(widget: Any, type_: Any) -> Connector:
         RuntimeError: Where Slicer has no connector for the two.
     """
     kind, exact = plain_type(type_), type(widget)
-    if kind is bool and exact is qt.QCheckBox:
+    if kind is bool and exact in (qt.QCheckBox, ctk.ctkCheckBox):
         return _property(widget, "checked", widget.toggled)
     if kind is bool and exact is qt.QPushButton:
         if not widget.checkable:
@@ -68,19 +72,36 @@ def connect(widget: Any, type_: Any) -> Connector:
     if kind is int and exact in (qt.QSlider, qt.QSpinBox):
         _bound(widget, type_, -(2**31), 2**31 - 1, must_be_bounded=exact is qt.QSlider)
         return _property(widget, "value", widget.valueChanged)
-    if kind is float and exact in (qt.QDoubleSpinBox, ctk.ctkSliderWidget):
+    if kind in (float, int) and exact in (qt.QDoubleSpinBox, ctk.ctkSliderWidget, ctk.ctkDoubleSpinBox):
         _bound(widget, type_, float("-inf"), float("inf"), must_be_bounded=exact is ctk.ctkSliderWidget)
-        return _property(widget, "value", widget.valueChanged)
-    if kind in (int, float, str, bool) and exact is qt.QComboBox:
+        if kind is int:
+            widget.decimals = 0
+        return Connector(
+            widget, lambda: kind(widget.value), lambda value: setattr(widget, "value", value), widget.valueChanged
+        )
+    if kind in (int, float, str, bool) and exact in _COMBO_BOXES:
         choice = find_annotation(type_, Choice)
         if choice is None:
             raise RuntimeError("A combo box needs the Choice annotation")
         return _combo(widget, [(str(each), each) for each in choice.choices])
-    if isinstance(kind, type) and issubclass(kind, enum.Enum) and exact is qt.QComboBox:
+    if isinstance(kind, type) and issubclass(kind, enum.Enum) and exact in _COMBO_BOXES:
         label = getattr(kind, "label", lambda each: each.name)
         return _combo(widget, [(label(each), each) for each in kind])
     if kind is str and exact is qt.QLineEdit:
         return _property(widget, "text", widget.textChanged)
+    if kind is str and exact is qt.QLabel:
+        return Connector(widget, lambda: widget.text, widget.setText, None)
+    if kind is FloatRange and exact is ctk.ctkRangeWidget:
+        bounds = find_annotation(type_, RangeBounds)
+        if bounds is None:
+            raise RuntimeError("A range widget needs the RangeBounds annotation")
+        widget.setRange(bounds.minimum, bounds.maximum)
+        return Connector(
+            widget,
+            lambda: FloatRange(widget.minimumValue, widget.maximumValue),
+            lambda value: widget.setValues(value.minimum, value.maximum),
+            widget.valuesChanged,
+        )
     if kind is str and exact is qt.QTextEdit:
         return Connector(widget, widget.toPlainText, widget.setPlainText, widget.textChanged)
     if isinstance(kind, type) and issubclass(kind, pathlib.PurePath):

@@ -107,7 +107,7 @@ class NodeValue(Value):
 class NoneValue(Value):
     def check(self, value: Any) -> None:
         if value is not None:
-            raise ValueError(f"Value must be None, is {value!r}")
+            raise TypeError(f"Value must be None, is {value!r}")
 
     def from_text(self, text: str) -> None:
         return None
@@ -208,15 +208,20 @@ class UnionValue(Value):
         return any(choice.is_in(node, f"{name}_{index}") for index, choice in enumerate(self.choices))
 
     def _index_of(self, value: Any) -> int:
+        refused: Exception | None = None
         for index, choice in enumerate(self.choices):
             if value is None and not isinstance(choice, NoneValue | NodeValue):
                 continue
+            if isinstance(value, bool) and not (isinstance(choice, PlainValue) and choice.kind is bool):
+                continue  # a bool is an int to Python, not to Slicer
             try:
                 choice.check(value)
                 return index
-            except (TypeError, ValueError):
+            except TypeError:
                 continue
-        raise TypeError(f"None of the types takes {value!r}")
+            except ValueError as reason:  # the type fits, the value does not
+                refused = reason
+        raise refused or TypeError(f"None of the types takes {value!r}")
 
     def check(self, value: Any) -> None:
         super().check(value)
@@ -260,7 +265,9 @@ class PackValue(Value):
 
     def read(self, node: Any, name: str) -> Any:
         members = {key: member.value.read(node, f"{name}.{key}") for key, member in self.kind.allParameters.items()}
-        pack = self.kind(**members)
+        pack = self.kind()
+        for key, value in members.items():
+            setattr(pack, key, value)
         object.__setattr__(pack, "_home", (node, name))
         return pack
 
@@ -303,6 +310,15 @@ class ObservedList(MutableSequence):
         self._items.clear()
         self._save()
 
+    def __imul__(self, times: int) -> "ObservedList":
+        self._items *= times
+        self._save()
+        return self
+
+    def sort(self, **options: Any) -> None:
+        self._items.sort(**options)
+        self._save()
+
     def extend(self, items: Any) -> None:
         self._items.extend(items)
         self._save()
@@ -334,6 +350,12 @@ class ObservedDict(MutableMapping):
     def __setitem__(self, key: Any, item: Any) -> None:
         self._value.write(self._node, self._name, {**self._items, key: item})
         self._items[key] = item
+
+    def popitem(self) -> tuple[Any, Any]:
+        if not self._items:
+            raise KeyError("The dictionary is empty")
+        key = next(reversed(self._items))
+        return key, self.pop(key)
 
     def __delitem__(self, key: Any) -> None:
         del self._items[key]

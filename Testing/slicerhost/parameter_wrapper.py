@@ -12,7 +12,7 @@ import vtk
 from slicerhost import parameter_annotations
 from slicerhost.parameter_annotations import Default, plain_type
 from slicerhost.parameter_gui import Connector, connect
-from slicerhost.parameter_types import Member, isParameterPack, members_of, parameterPack
+from slicerhost.parameter_types import FloatRange, Member, isParameterPack, members_of, parameterPack
 
 __all__ = ["make_parameter_node_wrapper_module", "parameterNodeWrapper"]
 
@@ -48,7 +48,7 @@ class _Wrapper:
         self._updating = False
         for name, member in self.allParameters.items():
             if not member.value.is_in(parameterNode, self._prefix + name):
-                member.value.write(parameterNode, self._prefix + name, member.default)
+                member.value.write(parameterNode, self._prefix + name, member.default.value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self.allParameters and not name.startswith("_") and name != "parameterNode":
@@ -70,7 +70,7 @@ class _Wrapper:
 
     def default(self, name: str) -> Default:
         self._check(name)
-        return Default(self.allParameters[name].default)
+        return self.allParameters[name].default
 
     def isCached(self, name: str) -> bool:
         self._check(name)
@@ -165,7 +165,7 @@ def parameterNodeWrapper(cls: type | None = None) -> Any:
 def _parameter(name: str, member: Member) -> property:
     def read(self: _Wrapper) -> Any:
         if not member.value.is_in(self.parameterNode, self._prefix + name):
-            member.value.write(self.parameterNode, self._prefix + name, member.default)
+            member.value.write(self.parameterNode, self._prefix + name, member.default.value)
         return member.value.read(self.parameterNode, self._prefix + name)
 
     def write(self: _Wrapper, value: Any) -> None:
@@ -187,13 +187,14 @@ def make_parameter_node_wrapper_module() -> types.ModuleType:
         "Maximum",
         "Minimum",
         "NotNone",
+        "RangeBounds",
         "SingleStep",
         "Validator",
         "WithinRange",
     ):
         setattr(module, each, getattr(parameter_annotations, each))
     module.parameterNodeWrapper = parameterNodeWrapper
-    module.parameterPack, module.isParameterPack = parameterPack, isParameterPack
+    module.parameterPack, module.isParameterPack, module.FloatRange = parameterPack, isParameterPack, FloatRange
     module.isParameterNodeWrapper = lambda each: getattr(each, "_is_parameter_node_wrapper", False)
     module.SlicerParameterNamePropertyName = "SlicerParameterName"
     return module

@@ -34,6 +34,7 @@ class qMRMLNodeComboBox(NodeSelector):
         self._combo: QtWidgets.QComboBox | None = None
         self._current: Any = None
         self._shown: list[Any] = []
+        self._none_chosen = False
         NodeSelector.__init__(self, parent)
         self._combo = QtWidgets.QComboBox(self)
         self._combo.setSizeAdjustPolicy(QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -50,6 +51,7 @@ class qMRMLNodeComboBox(NodeSelector):
     def setCurrentNode(self, node: Any) -> None:
         if node is not None and node not in self._shown:
             node = None  # a node of another type or scene is not selectable
+        self._none_chosen = node is None
         self._select(node)
 
     @Slot(str)
@@ -129,8 +131,8 @@ class qMRMLNodeComboBox(NodeSelector):
         if self._current is not None and self._current not in nodes:
             self._current = None
             self._select(nodes[0] if nodes and not self._none else None, force=True)
-        elif self._current is None and nodes and not self._none:
-            self._select(nodes[0])  # without "none" Slicer takes the first there is
+        elif self._current is None and nodes and not self._none and not self._none_chosen:
+            self._select(nodes[0])  # without "none", and unless told None, the first there is
         else:
             self._show_current()
         del added

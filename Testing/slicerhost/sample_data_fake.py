@@ -30,6 +30,11 @@ class SampleDataLogic:
     """Sources by category, shared as in Slicer by all logics."""
 
     sources: dict[str, list[SampleDataSource]] = {}
+    titles: dict[str, str] = {}
+
+    @staticmethod
+    def registerCustomSampleDataCategory(category: str, title: str | None = None, **options: Any) -> None:
+        SampleDataLogic.titles[category] = title or category
 
     @staticmethod
     def registerCustomSampleDataSource(category: str = "Custom", sampleName: str | None = None, **options: Any) -> None:

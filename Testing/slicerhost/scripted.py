@@ -22,6 +22,7 @@ class ScriptedLoadableModule:
     """What the module is called and where it stands."""
 
     def __init__(self, parent: Any) -> None:
+        super().__init__()  # mixins come after: a module class may derive from several
         self.parent = parent
         self.moduleName = type(self).__name__
         parent.title, parent.helpText, parent.acknowledgementText = "", "", ""
@@ -55,6 +56,7 @@ class ScriptedLoadableModuleWidget:
     """The panel: ``self.parent`` is the widget Slicer made for it, ``self.layout`` that widget's layout."""
 
     def __init__(self, parent: Any = None) -> None:
+        super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Widget")
         self.developerMode = slicer.util.settingsValue("Developer/DeveloperMode", False, converter=slicer.util.toBool)
         self.parent = parent
@@ -90,6 +92,7 @@ class ScriptedLoadableModuleLogic:
     """The work, and the parameter node: one per scene, or several where ``isSingletonParameterNode`` is False."""
 
     def __init__(self, parent: Any = None) -> None:
+        super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Logic")
         self.isSingletonParameterNode = True
 
@@ -126,10 +129,15 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
     """A module's own test, run by Slicer with ``runTest``."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.moduleTestNames: list[str] = []
         super().__init__(*arguments, **options)
+        super(unittest.TestCase, self).__init__()  # TestCase does not pass it on to the mixins after it
         self.messageDelay = 50
         self.enableScreenshots = False
         self.screenshotScaleFactor = 1.0
+        if not self.moduleTestNames:
+            names = [name for name in dir(self) if name.startswith("test")]
+            self.moduleTestNames = [name for name in names if callable(getattr(self, name))]
 
     def delayDisplay(self, message: str, requestedDelay: int | None = None, msec: int | None = None) -> None:
         logging.info(message)
@@ -139,7 +147,18 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         pass
 
     def setUp(self) -> None:
-        slicer.mrmlScene.Clear(0)
+        pass
+
+    def tearDown(self) -> None:
+        pass
 
     def runTest(self) -> None:
-        raise NotImplementedError(f"{type(self).__name__} must say in runTest() what is run")
+        if not self.moduleTestNames:
+            logging.warning(f"No test is defined in {type(self).__name__}")
+            return
+        self.setUpClass()
+        for name in self.moduleTestNames:
+            self.setUp()
+            getattr(self, name)()
+            self.tearDown()
+        self.tearDownClass()

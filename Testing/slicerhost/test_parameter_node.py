@@ -204,7 +204,7 @@ def test_widgets_that_slicer_cannot_tie_are_refused(kinds) -> None:
         ("text", qt.QComboBox()),
         ("real", ctk.ctkSliderWidget()),
         ("whole", qt.QLineEdit()),
-        ("choice", ctk.ctkComboBox()),
+        ("flag", ctk.ctkCollapsibleButton()),
     ):
         with pytest.raises(RuntimeError):
             made.connectParametersToGui({name: widget})

@@ -240,3 +240,39 @@ def test_a_path_is_text_and_knows_what_is_there(host, tmp_path) -> None:
     assert heard[-1] is True
     with pytest.raises(TypeError, match="str"):
         edit.setCurrentPath(tmp_path)
+
+
+def test_a_button_makes_room_for_its_children(host) -> None:
+    import ctk
+    import qt
+
+    button = ctk.ctkCollapsibleButton()
+    layout = qt.QVBoxLayout(button)
+    rows = [qt.QSpinBox() for _ in range(5)]
+    for row in rows:
+        layout.addWidget(row)
+    outer = qt.QWidget()
+    outside = qt.QVBoxLayout(outer)
+    outside.addWidget(button)
+    outside.addStretch(1)
+    outer.show()
+    host.process_events()
+    assert all(row.height >= row.minimumSizeHint().height() for row in rows)
+    assert rows[0].y >= button.fontMetrics().height()
+
+
+def test_children_added_while_folded_stay_hidden_and_keep_their_class(host) -> None:
+    import ctk
+    import qt
+
+    button = ctk.ctkCollapsibleButton()
+    button.collapsed = True
+    layout = qt.QVBoxLayout(button)
+    button.show()
+    layout.addWidget(qt.QCheckBox("late"))
+    host.process_events()
+    child = next(each for each in button.children() if each.isWidgetType())
+    assert type(child) is qt.QCheckBox
+    assert not child.isVisible()
+    button.collapsed = False
+    assert child.isVisible()

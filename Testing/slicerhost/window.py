@@ -12,7 +12,11 @@ from slicerhost.views import SliceView, ThreeDView
 
 __all__ = ["LayoutManager", "MainWindow", "ModuleSelector"]
 
-SLICES = (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal"))
+SLICES = (  # name, orientation, letter and colour of its bar
+    ("Red", "Axial", "R", (0.95, 0.29, 0.2)),
+    ("Green", "Coronal", "G", (0.43, 0.69, 0.29)),
+    ("Yellow", "Sagittal", "Y", (0.93, 0.84, 0.3)),
+)
 
 
 class SliceController(HostClass, QtCore.QObject):
@@ -101,9 +105,12 @@ class LayoutManager(HostClass, QtCore.QObject):
     def __init__(self, scene: Any, application_logic: Any, frame: QtWidgets.QWidget) -> None:
         QtCore.QObject.__init__(self, frame)
         self._layout = 3  # vtkMRMLLayoutNode.SlicerLayoutFourUpView
-        self._slices = {
-            name: SliceWidget(SliceView(scene, application_logic, name, orientation)) for name, orientation in SLICES
-        }
+        self._slices = {}
+        for name, orientation, letter, color in SLICES:
+            view = SliceView(scene, application_logic, name, orientation)
+            view._node.SetLayoutLabel(letter)
+            view._node.SetLayoutColor(*color)
+            self._slices[name] = SliceWidget(view)
         self._threed = ThreeDWidget(ThreeDView(scene, application_logic, "1"))
         grid = QtWidgets.QGridLayout(frame)
         grid.setContentsMargins(0, 0, 0, 0)
