@@ -1,0 +1,243 @@
+"""Section 1: which scans there are, what each is used for, and which segments are classes."""
+
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SSLSegPanel.casenodes import ROLES, role_label
+from SSLSegPanel.prepare import segment_names, segments_in_pieces
+from SSLSegPanel.review import review_state, state_label
+from SSLSegPanel.session import show_error
+
+__all__ = ["CasesSection"]
+
+_CHECKABLE = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable
+
+
+class CasesSection:
+    """The table of cases, the role and segmentation of the selected ones, the table of classes."""
+
+    def __init__(self, ui, session):
+        self.ui, self.session = ui, session
+        self._filling = False
+        self._shown = []  # ids of the cases in the table's rows
+        for role in ROLES:
+            ui.roleBox.addItem(role_label(role), role)
+        stretch(ui.casesTable, 3)
+        stretch(ui.classesTable, 0)
+        self._menu = qt.QMenu(ui.addButton)
+        self._menu.connect("aboutToShow()", self._fill_menu)
+        self._fill_menu()
+        ui.addButton.setMenu(self._menu)
+        ui.removeButton.connect("clicked(bool)", self.onRemove)
+        ui.casesTable.connect("itemSelectionChanged()", self.onSelection)
+        ui.roleBox.connect("activated(int)", self.onRole)
+        ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onSegmentation)
+        ui.classesTable.connect("itemChanged(QTableWidgetItem*)", self.onClass)
+        session.cases_changed.connect(self.refresh)
+        session.results_changed.connect(self.refresh)
+
+    # What is shown
+
+    def refresh(self):
+        """Show the cases as they are in the scene now, keeping the selection."""
+        chosen = {case.id for case in self.selected()}
+        cases = list(self.session.cases)
+        self._filling = True
+        table = self.ui.casesTable
+        table.setRowCount(len(cases))
+        self._shown = [case.id for case in cases]
+        for row, case in enumerate(cases):
+            problem = case.problem()
+            status = problem or self._status(case)
+            count = case.segmentation.GetSegmentation().GetNumberOfSegments() if case.segmentation else 0
+            segments = _("{n} segments").format(n=count) if case.segmentation else ""
+            for column, text in enumerate((case.name, role_label(case.role), segments, status)):
+                put(table, row, column, text, warn=bool(problem) and column == 3)
+            if case.segmentation:
+                table.item(row, 2).setToolTip(case.segmentation.GetName())
+        table.clearSelection()
+        for row, identifier in enumerate(self._shown):
+            if identifier in chosen:
+                for column in range(4):
+                    table.item(row, column).setSelected(True)
+        self._filling = False
+        self._show_summary(cases)
+        self._show_classes(cases)
+        self._show_selected()
+
+    def selected(self):
+        """The cases of the selected rows."""
+        rows = sorted({item.row() for item in list(self.ui.casesTable.selectedItems())})
+        found = [self.session.cases.find(self._shown[row]) for row in rows if row < len(self._shown)]
+        return [case for case in found if case is not None]
+
+    def _status(self, case):
+        if case.result:
+            return state_label(review_state(case.result))
+        if case.volume is None:
+            return ""
+        columns, rows, slices = case.volume.GetImageData().GetDimensions()
+        spacing = "×".join(f"{size:.3g}" for size in case.volume.GetSpacing())
+        channels = _(", {n} channels").format(n=len(case.volumes)) if len(case.volumes) > 1 else ""
+        return (
+            _("{columns}×{rows}×{slices}, {spacing} mm").format(
+                columns=columns, rows=rows, slices=slices, spacing=spacing
+            )
+            + channels
+        )
+
+    def _show_summary(self, cases):
+        counts = [(role, sum(case.role == role for case in cases)) for role in ROLES]
+        text = ", ".join(f"{count} {role_label(role)}" for role, count in counts if count)
+        self.ui.casesSummary.text = text or _("no cases yet")
+
+    def _show_classes(self, cases):
+        parameters = self.session.parameters
+        self._filling = True
+        table = self.ui.classesTable
+        names = segment_names(cases) if parameters else {}
+        in_pieces = segments_in_pieces(cases) if names else {}
+        labelled = sum(case.role == "labelled" for case in cases)
+        table.setRowCount(len(names))
+        for row, (name, count) in enumerate(names.items()):
+            used = not parameters.ignoredSegments.get(name, False)
+            put(table, row, 0, name, check=used)
+            put(table, row, 1, "", check=not parameters.pairedSegments.get(name, in_pieces.get(name, False)))
+            put(table, row, 2, _("{n} of {all}").format(n=count, all=labelled))
+        self._filling = False
+
+    def _show_selected(self):
+        cases = self.selected()
+        self.ui.removeButton.enabled = bool(cases)
+        self.ui.roleBox.enabled = bool(cases)
+        one = cases[0] if len(cases) == 1 else None
+        self.ui.segmentationSelector.enabled = one is not None and one.role == "labelled"
+        self._filling = True
+        self.ui.segmentationSelector.setCurrentNode(one.segmentation if one else None)
+        if cases:
+            self.ui.roleBox.setCurrentIndex(ROLES.index(cases[0].role))
+        self._filling = False
+
+    # What the user does
+
+    def onSelection(self):
+        if self._filling:
+            return
+        self._show_selected()
+        cases = self.selected()
+        if len(cases) == 1 and cases[0].volume is not None:
+            self.session.logic.showCase(cases[0], self.session.parameters.overlayOpacity)
+
+    def onRole(self, index):
+        for case in self.selected():
+            case.role = ROLES[index]
+        self.session.cases_changed.emit()
+
+    def onSegmentation(self, node=None):
+        cases = self.selected()
+        if self._filling or len(cases) != 1 or cases[0].role != "labelled":
+            return
+        cases[0].segmentation = node
+        self.session.cases_changed.emit()
+
+    def onClass(self, item):
+        if self._filling:
+            return
+        name = self.ui.classesTable.item(item.row(), 0).text()
+        checked = item.checkState() == qt.Qt.Checked
+        if item.column() == 0:
+            self.session.parameters.ignoredSegments[name] = not checked
+        else:
+            self.session.parameters.pairedSegments[name] = not checked
+        self.session.parameters_changed.emit()
+
+    def onRemove(self, checked=False):
+        cases = self.session.cases
+        for case in self.selected():
+            cases.remove(case)
+        self.session.cases_changed.emit()
+
+    def _fill_menu(self):
+        self._menu.clear()
+        for text, slot in (
+            (_("All volumes of the scene"), self.onAddScene),
+            (_("Folder of images and labels…"), self.onAddFolder),
+            (_("Cohort file (cohort.json)…"), self.onAddCohort),
+            (_("Sample data: generated abdomens"), self.onAddSample),
+        ):
+            self._menu.addAction(text).connect("triggered(bool)", slot)
+        for node in slicer.util.getNodesByClass("vtkMRMLSequenceNode"):
+            action = self._menu.addAction(_("Frames of “{name}”").format(name=node.GetName()))
+            action.connect("triggered(bool)", lambda checked=False, node=node: self.onAddSequence(node))
+
+    def onAddScene(self, checked=False):
+        self.session.logic.addVolumesOfScene()
+        self.session.cases_changed.emit()
+
+    def onAddFolder(self, checked=False):
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder with images/ and labels/"))
+        if folder:
+            self.load(folder)
+
+    def onAddCohort(self, checked=False):
+        chosen = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Cohort"), "", "cohort (*.json)")
+        path = chosen if isinstance(chosen, str) else chosen[0]  # PythonQt gives text, other bindings a pair
+        if path:
+            self.load(path)
+
+    def onAddSample(self, checked=False):
+        self._load(self.session.logic.sampleSteps())
+
+    def onAddSequence(self, node):
+        with slicer.util.tryWithErrorDisplay(_("The sequence could not be added."), waitCursor=True):
+            self.session.logic.addSequence(node)
+            self.session.cases_changed.emit()
+
+    def load(self, path):
+        """Load a cohort file, or what lies in a folder, case by case."""
+        self._load(self.session.logic.loadSteps(Path(path)))
+
+    def _load(self, steps):
+        def done(cases):
+            self.ui.addButton.enabled = True
+            self.session.cases_changed.emit()
+            if cases:
+                self.session.logic.showCase(cases[0], self.session.parameters.overlayOpacity)
+
+        def failed(error):
+            self.ui.addButton.enabled = True
+            self.session.cases_changed.emit()
+            show_error(error, _("The cases could not be loaded."))
+
+        self.ui.addButton.enabled = False
+        self.session.stepper.start(steps, done, failed, said=self._said)
+
+    def _said(self, text):
+        self.ui.casesSummary.text = text
+
+
+def put(table, row, column, text, *, check=None, warn=False, align=None):
+    """A read-only cell, with a tick box where ``check`` is given."""
+    item = qt.QTableWidgetItem(text)
+    item.setToolTip(text)
+    item.setFlags(_CHECKABLE if check is not None else qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
+    if check is not None:
+        item.setCheckState(qt.Qt.Checked if check else qt.Qt.Unchecked)
+    if warn:
+        item.setForeground(qt.QBrush(qt.QColor(190, 60, 0)))
+    if align is not None:
+        item.setTextAlignment(align)
+    table.setItem(row, column, item)
+
+
+def stretch(table, column):
+    """Let a column take the room that the others leave; rows are as tight as Slicer's own tables."""
+    header = table.horizontalHeader()
+    for index in range(table.columnCount):
+        mode = qt.QHeaderView.Stretch if index == column else qt.QHeaderView.ResizeToContents
+        header.setSectionResizeMode(index, mode)
+    table.verticalHeader().setVisible(False)
+    table.verticalHeader().setDefaultSectionSize(22)

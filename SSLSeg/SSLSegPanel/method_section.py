@@ -1,0 +1,137 @@
+"""Section 2: method, weights, device. Choices of the machine go to Slicer's settings, others to the scene."""
+
+import json
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+from SSLSegPanel.children import child_steps
+from SSLSegPanel.session import Stepper, set_setting, show_error
+
+__all__ = ["MethodSection"]
+
+
+class MethodSection:
+    """Which network computes on what, and whether both are there."""
+
+    def __init__(self, ui, session):
+        self.ui, self.session = ui, session
+        self._filling = False
+        self.children = Stepper()
+        ui.deviceBox.setCurrentText(session.device)
+        ui.outputEdit.setCurrentPath(session.output)
+        ui.weightsFolderEdit.setCurrentPath(session.weights_folder)
+        ui.weightsBox.connect("activated(int)", self.onWeights)
+        ui.downloadButton.connect("clicked(bool)", self.onDownload)
+        ui.deviceBox.connect("activated(int)", self.onDevice)
+        ui.checkDeviceButton.connect("clicked(bool)", self.onCheckDevice)
+        ui.outputEdit.connect("currentPathChanged(QString)", self.onOutput)
+        ui.weightsFolderEdit.connect("currentPathChanged(QString)", self.onWeightsFolder)
+        session.parameters_changed.connect(self.refresh)
+        session.setup_changed.connect(self.refresh)
+
+    def refresh(self):
+        """Show the weights as they are on this computer now."""
+        if not self.session.usable or self.session.parameters is None:
+            return
+        entries = self.session.logic.weights()
+        if self.ui.weightsBox.count != len(entries):
+            self.ui.weightsBox.clear()
+            for entry in entries:
+                self.ui.weightsBox.addItem(entry.name)
+        chosen = self.session.parameters.weights
+        if Path(chosen).is_file():  # a file of the user's own, set from the console
+            self.ui.weightsLabel.text = _("file {path}").format(path=chosen)
+            self.ui.downloadButton.enabled = False
+            return
+        entry = next((each for each in entries if each.name == chosen), entries[0])
+        self.ui.weightsBox.setCurrentText(entry.name)
+        problem = self.session.logic.weightsProblem(entry.name, self.session.weights_folder)
+        size = _("{n} MB").format(n=round(entry.size / 1e6)) if entry.size else _("size not published")
+        state = _("not on this computer") if problem else _("ready")
+        self.ui.weightsLabel.text = f"{size}, {entry.licence}: {state}"
+        self.ui.weightsLabel.toolTip = problem or f"{entry.purpose}\n{entry.source}\n{entry.citation}"
+        self.ui.downloadButton.enabled = bool(problem) and str(entry.source) != "ships with SSLSeg"
+        ct = self.session.parameters.modality.value == "CT"
+        self.ui.windowLevelBox.enabled = self.ui.windowWidthBox.enabled = ct
+
+    def onWeights(self, index):
+        self.session.parameters.weights = self.ui.weightsBox.itemText(index)
+        self.session.parameters_changed.emit()
+
+    def onDevice(self, index):
+        set_setting("Device", self.ui.deviceBox.itemText(index))
+        self.ui.deviceLabel.text = ""
+
+    def onOutput(self, path):
+        set_setting("JobFolder", path)
+        self.session.parameters_changed.emit()
+
+    def onWeightsFolder(self, path):
+        set_setting("WeightsFolder", path)
+        self.session.parameters_changed.emit()
+
+    def onCheckDevice(self, checked=False):
+        """Try the device in a child process: torch never comes into Slicer itself."""
+        if self.session.compute_missing:
+            self.ui.deviceLabel.text = _("torch is not installed yet: see 7. Set-up.")
+            return
+        arguments = [self.session.logic.script("check_device.py"), self.session.device]
+        self._start(arguments, self._show_device, lambda error: self._show_device(str(error)))
+        self.ui.deviceLabel.text = _("Trying …")
+
+    def _show_device(self, text):
+        try:
+            outcome = json.loads(text.strip().splitlines()[-1])
+            self.ui.deviceLabel.text = outcome["outcome"]
+        except (ValueError, IndexError, KeyError):
+            self.ui.deviceLabel.text = _("The trial did not answer: {text}").format(text=text.strip()[-200:])
+
+    def onDownload(self, checked=False):
+        name = self.session.parameters.weights
+        entry = next(each for each in self.session.logic.weights() if each.name == name)
+        size = _("{n} MB").format(n=round(entry.size / 1e6)) if entry.size else _("an unpublished number of MB")
+        question = _(
+            "Download {name}, {size}, from {source}?\n\nLicence: {licence} ({url})\n{notice}\nNothing is sent but the "
+            "request for the file. Computing with it needs no network."
+        ).format(
+            name=name,
+            size=size,
+            source=entry.source,
+            licence=entry.licence,
+            url=entry.licence_url,
+            notice=entry.licence_notice or "",
+        )
+        if not slicer.util.confirmYesNoDisplay(question, _("Download weights")):
+            return
+        folder = self.session.weights_folder
+        arguments = ["-m", "SSLSegLib", "weights", "download", name, "--yes", *(["--folder", folder] if folder else [])]
+        self._start(arguments, self._downloaded, self._not_downloaded)
+        self.ui.weightsLabel.text = _("Downloading {name}, {size} …").format(name=name, size=size)
+
+    def _downloaded(self, text):
+        self.session.parameters_changed.emit()
+
+    def _not_downloaded(self, error):
+        self.session.parameters_changed.emit()
+        show_error(error, _("The weights could not be downloaded."))
+
+    def _start(self, arguments, done, failed):
+        """Run a Python child; the buttons wait for it."""
+
+        def ended(text):
+            self.ui.checkDeviceButton.enabled = True
+            done(text)
+
+        def broke(error):
+            self.ui.checkDeviceButton.enabled = True
+            failed(error)
+
+        self.ui.checkDeviceButton.enabled = self.ui.downloadButton.enabled = False
+        log = Path(slicer.app.temporaryPath) / "SSLSeg-child.log"
+        self.children.start(child_steps(arguments, log), ended, broke)
+
+    def close(self):
+        """End what is still running."""
+        self.children.stop()

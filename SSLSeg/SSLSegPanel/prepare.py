@@ -1,0 +1,309 @@
+"""Prepare: write a scene's cases as files and describe the run in a manifest. Works in small steps, so that the panel
+can let Slicer breathe between them. Knows MRML and SSLSegLib, no Qt."""
+
+import datetime
+import hashlib
+import time
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+__all__ = [
+    "PIECES_TAG",
+    "RunChoices",
+    "classes_of",
+    "comes_in_pieces",
+    "finish",
+    "new_run_folder",
+    "prepare_steps",
+    "segment_names",
+    "write_plain",
+]
+
+PIECES_TAG = "SSLSeg.Pieces"
+
+_BLOCK = 8 * 2**20  # bytes hashed in one step: well below 100 ms
+
+
+class RunChoices:
+    """What can be chosen for a run beside its cases; :meth:`from_parameters` takes it from the panel's node."""
+
+    def __init__(
+        self,
+        *,
+        weights="sslseg-small",
+        preset="balanced",
+        modality="MR",
+        window=(40.0, 400.0),
+        threshold=0.5,
+        seed=42,
+        device="auto",
+        ignored=(),
+        paired=(),
+    ):
+        self.weights, self.preset, self.modality, self.window = weights, preset, modality, window
+        self.threshold, self.seed, self.device = threshold, seed, device
+        self.ignored = set(ignored)
+        self.paired = dict(paired) if isinstance(paired, dict) else dict.fromkeys(paired, True)
+
+    @classmethod
+    def from_parameters(cls, parameters, device="auto"):
+        return cls(
+            weights=parameters.weights,
+            preset=parameters.preset.value,
+            modality=parameters.modality.value,
+            window=(parameters.windowLevel, parameters.windowWidth),
+            threshold=round(parameters.threshold, 3),
+            seed=parameters.seed,
+            device=device,
+            ignored=[name for name, ignored in parameters.ignoredSegments.items() if ignored],
+            paired=dict(parameters.pairedSegments),
+        )
+
+
+def segment_names(cases):
+    """Segment name -> in how many of the labelled cases it is, in the order of first appearance."""
+    counts = {}
+    for case in cases:
+        segmentation = case.segmentation.GetSegmentation() if case.role == "labelled" and case.segmentation else None
+        for index in range(segmentation.GetNumberOfSegments() if segmentation else 0):
+            name = segmentation.GetNthSegment(index).GetName()
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def segments_in_pieces(cases):
+    """Segment name -> whether the structure has several parts, for the segments of the labelled cases."""
+    found = {}
+    for case in cases:
+        segmentation = case.segmentation.GetSegmentation() if case.role == "labelled" and case.segmentation else None
+        for index in range(segmentation.GetNumberOfSegments() if segmentation else 0):
+            segment = segmentation.GetNthSegment(index)
+            found.setdefault(segment.GetName(), comes_in_pieces(segment))
+    return found
+
+
+def classes_of(cases, choices):
+    """The classes of a run: the segments of the labelled cases that are not ignored, numbered from 1.
+
+    Raises:
+        CohortError: Where none is left.
+    """
+    from SSLSegLib.cases.classes import SegmentClass
+    from SSLSegLib.errors import CohortError
+
+    classes, seen = [], set(choices.ignored)
+    for case in cases:
+        segmentation = case.segmentation.GetSegmentation() if case.role == "labelled" and case.segmentation else None
+        for index in range(segmentation.GetNumberOfSegments() if segmentation else 0):
+            segment = segmentation.GetNthSegment(index)
+            name = segment.GetName().strip()
+            if name in seen:
+                continue
+            seen.add(name)
+            classes.append(
+                SegmentClass(
+                    value=len(classes) + 1,
+                    name=name,
+                    color=tuple(round(255 * part) for part in segment.GetColor()),
+                    terminology=_terminology(segment),
+                    largest_component=not choices.paired.get(name, comes_in_pieces(segment)),
+                )
+            )
+    if not classes:
+        raise CohortError(
+            _("No segment of the labelled cases is used as a class."), remedy=_("Tick one in the table of classes.")
+        )
+    return tuple(classes)
+
+
+def comes_in_pieces(segment):
+    """Whether a structure has several parts, as a cohort file has said when its label was loaded."""
+    from SSLSegLib.scene.marks import get_tag
+
+    return get_tag(segment, PIECES_TAG) == "several"
+
+
+def new_run_folder(root):
+    """A folder name for a run under ``root`` that is not taken: short and ASCII."""
+    stamp = datetime.datetime.now().strftime("run-%Y%m%d-%H%M%S")
+    folder, number = Path(root) / stamp, 1
+    while folder.exists():
+        number += 1
+        folder = Path(root) / f"{stamp}-{number}"
+    return folder
+
+
+def prepare_steps(cases, choices, folder, *, kind="tffs"):
+    """Write everything a run needs. A generator: each ``yield`` gives a line of text and is a good place to pause.
+
+    The last value is returned (``StopIteration.value``): the created job.
+
+    Args:
+        cases: A :class:`CaseList` or a list of cases; ignored and test cases are left out.
+        choices: A :class:`RunChoices`.
+        folder: New folder: ``inputs/`` with the scans, ``job/`` with manifest and results.
+        kind: ``tffs``, or ``expect`` for the leave-one-out estimate over the labelled cases.
+
+    Raises:
+        SSLSegError: A case cannot be used, naming it and the way out. What was written is removed.
+    """
+    from SSLSegLib.cases.cohort import Cohort
+    from SSLSegLib.errors import CaseError
+
+    roles = ("labelled", "unlabelled") if kind == "tffs" else ("labelled",)
+    used = [case for case in cases if case.role in roles]
+    for case in used:
+        if problem := case.problem():
+            raise CaseError(problem, case_id=case.name)
+    classes = classes_of(used, choices)
+    window = {"level": choices.window[0], "width": choices.window[1]} if choices.modality == "CT" else None
+    inputs = Path(folder) / "inputs"
+    try:
+        entries = []
+        for case in used:
+            yield _("Writing {name}").format(name=case.name)
+            entry = yield from _export(case, classes, inputs)
+            entries.append(entry)
+        cohort = Cohort.from_dict(
+            {
+                "schema_version": 1,
+                "name": "scene",
+                "modality": choices.modality,
+                "window": window,
+                "classes": [each.model_dump(mode="json", exclude_none=True) for each in classes],
+                "cases": entries,
+            },
+            inputs,
+        )
+        cohort.require(labelled=1 if kind == "tffs" else 2, unlabelled=1 if kind == "tffs" else 0)
+        cohort = cohort.save(inputs / "cohort.json")
+        return (yield from _create_job(cohort, choices, Path(folder) / "job", kind))
+    except BaseException:
+        _remove(folder)
+        raise
+
+
+def finish(steps):
+    """Run a generator of steps to its end and return its value: for the console and for tests.
+
+    A step that yields a number waits for something else and asks to be left alone for so many seconds.
+    """
+    while True:
+        try:
+            pause = next(steps)
+            if isinstance(pause, float):
+                time.sleep(pause)
+        except StopIteration as end:
+            return end.value
+
+
+def _export(case, classes, folder):
+    from SSLSegLib.cases.writing import write_label
+    from SSLSegLib.scene.segmentations import segmentation_to_label
+    from SSLSegLib.scene.volumes import node_to_volume
+
+    images = []
+    for channel, node in enumerate(case.volumes):
+        volume = node_to_volume(node)
+        yield
+        path = folder / "images" / f"{case.id}_{channel:04d}.nrrd"
+        write_plain(path, volume)
+        images.append(f"images/{path.name}")
+        yield
+    entry = {"id": case.id, "role": case.role, "images": images}
+    if case.role == "labelled":
+        label = segmentation_to_label(case.segmentation, case.volume, classes)
+        yield
+        path = folder / "labels" / f"{case.id}.nrrd"
+        write_label(path, label, classes, reference=label.geometry)
+        entry["label"] = f"labels/{path.name}"
+    return entry
+
+
+def write_plain(path, volume):
+    """An image without compression: writing is then as fast as the disk, and the grid is kept in double precision."""
+    import SimpleITK
+
+    from SSLSegLib.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        SimpleITK.WriteImage(volume.geometry.to_sitk(volume.array[0]), str(temporary), False)
+
+
+def _create_job(cohort, choices, folder, kind):
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.inputs import with_absolute_paths
+    from SSLSegLib.jobs.manifest import InputFile, Manifest
+    from SSLSegLib.jobs.tffs import TffsParameters, threads_here
+    from SSLSegLib.tffs.options import TffsOptions
+    from SSLSegLib.weights.store import find_weights
+
+    options = TffsOptions(preset=choices.preset, threshold=choices.threshold)
+    weights = Path(choices.weights)
+    weights = weights if weights.is_file() else find_weights(choices.weights)
+    files = {"weights": weights}
+    for case in (*cohort.labelled, *cohort.unlabelled):
+        for channel, path in enumerate(cohort.image_paths(case)):
+            files[f"{case.id}/image_{channel}"] = path
+        if (label := cohort.label_path(case)) is not None:
+            files[f"{case.id}/label"] = label
+    inputs = {}
+    for role, path in files.items():
+        digest = yield from _hash(path)
+        inputs[role] = InputFile(path=str(Path(path).resolve()), size=Path(path).stat().st_size, sha256=digest)
+    parameters = TffsParameters(
+        cohort=with_absolute_paths(cohort).to_dict(),
+        weights=str(weights),
+        options=options,
+        device=choices.device,
+        threads=threads_here(),
+        report=True,
+        scene=False,  # the scene at hand shows the results
+    )
+    manifest = Manifest(kind=kind, seed=choices.seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
+    yield
+    return Job.create(folder, manifest)
+
+
+def _hash(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as opened:
+        while block := opened.read(_BLOCK):
+            digest.update(block)
+            yield
+    return digest.hexdigest()
+
+
+def _terminology(segment):
+    """The DICOM codes of a segment, or None where it has none that can be written."""
+    from pydantic import ValidationError
+
+    from SSLSegLib.cases.classes import Code, Terminology
+
+    parts = (segment.GetTerminology() or "").split("~")
+    if len(parts) < 3:
+        return None
+
+    def coded(text):
+        fields = text.split("^")
+        if len(fields) != 3 or not all(fields):
+            return None
+        return Code(scheme=fields[0], value=fields[1], meaning=fields[2])
+
+    try:
+        kind = coded(parts[2])
+        if kind is None:
+            return None
+        codes = {"category": coded(parts[1]), "type": kind}
+        for key, index in (("modifier", 3), ("region", 5), ("region_modifier", 6)):
+            codes[key] = coded(parts[index]) if len(parts) > index else None
+        return Terminology(**{key: value for key, value in codes.items() if value is not None})
+    except ValidationError:
+        return None
+
+
+def _remove(folder):
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

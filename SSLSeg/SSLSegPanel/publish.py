@@ -1,0 +1,71 @@
+"""Publish: finished results of a job as nodes on the volumes they were made for. Knows MRML and SSLSegLib, no Qt."""
+
+from pathlib import Path
+
+import slicer
+
+__all__ = ["finished_results", "publish_result", "withdraw_result"]
+
+ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
+
+
+def finished_results(job, cases):
+    """The cases of a scene that have a complete result in a job, with its folder: ``[(case, folder)]``.
+
+    The checksum of every file is not compared here: it would read all results anew each time.
+    """
+    from SSLSegLib.pseudolabels.storage import is_complete
+
+    found = []
+    for case in cases:
+        folder = job.result_folder(case.id)
+        if case.volume is not None and is_complete(folder, thorough=False):
+            found.append((case, folder))
+    return found
+
+
+def publish_result(case, folder):
+    """Show one result beside its volume, in place of an earlier unreviewed one of the same case.
+
+    A generator with one pause; its value is the new segmentation node.
+
+    Raises:
+        CaseError: The result is damaged or lies in another grid than the volume. The scene is as before then.
+    """
+    from SSLSegLib.pseudolabels.storage import read_result
+    from SSLSegLib.scene.cases import add_result
+
+    record = read_result(folder)
+    yield
+    with slicer.util.RenderBlocker():
+        nodes = add_result(case.volume, Path(folder), record.classes)
+        _name_algorithm(nodes.pseudo_label, record)
+        nodes.pseudo_label.GetDisplayNode().SetVisibility(False)  # shown when the case is
+        withdraw_result(case)
+        case.set_result(nodes.pseudo_label, nodes.uncertainty, folder)
+    return nodes.pseudo_label
+
+
+def withdraw_result(case):
+    """Take the nodes of an earlier result out of the scene; a reviewed segmentation stays, it is the user's now.
+
+    The files stay in the job's folder.
+    """
+    from SSLSegPanel.review import review_state
+
+    reviewed = case.result is not None and review_state(case.result) != "unreviewed"
+    for node in (case.uncertainty, None if reviewed else case.result):
+        if node is not None:
+            slicer.mrmlScene.RemoveNode(node)
+    case.set_result(None, None, "")
+
+
+def _name_algorithm(node, record):
+    """What DICOM SEG says about who drew a segment; Slicer's exporter takes it from these tags."""
+    weights = record.provenance.get("weights") or {}
+    name = f"{record.provenance.get('method', 'SSLSeg')} {weights.get('name', '')}".strip()
+    segmentation = node.GetSegmentation()
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(index)
+        segment.SetTag(ALGORITHM_TYPE, "AUTOMATIC")
+        segment.SetTag(ALGORITHM_NAME, name[:64])

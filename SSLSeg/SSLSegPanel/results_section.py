@@ -1,0 +1,246 @@
+"""Section 4: results by falling uncertainty; look, then accept, correct, reject or revert."""
+
+import math
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SSLSegPanel import review
+from SSLSegPanel.cases_section import put, stretch
+
+__all__ = ["ResultsSection"]
+
+
+class ResultsSection:
+    """The review queue."""
+
+    def __init__(self, ui, session):
+        self.ui, self.session = ui, session
+        self._filling = False
+        self._shown, self._current = [], None
+        self._slices, self._position = [], -1
+        self._shortcuts = []
+        stretch(ui.resultsTable, 0)
+        ui.scaleLabel.text = scale_text()
+        ui.resultsTable.connect("itemSelectionChanged()", self.onSelection)
+        for button, slot in (
+            (ui.acceptButton, self.onAccept),
+            (ui.correctButton, self.onCorrect),
+            (ui.rejectButton, self.onReject),
+            (ui.revertButton, self.onRevert),
+            (ui.nextSliceButton, self.onNextSlice),
+            (ui.previousSliceButton, self.onPreviousSlice),
+            (ui.promoteButton, self.onPromote),
+        ):
+            button.connect("clicked(bool)", slot)
+        ui.show3DButton.connect("toggled(bool)", self.onShow3D)
+        ui.opacitySlider.connect("valueChanged(double)", self.onOpacity)
+        session.results_changed.connect(self.refresh)
+        session.cases_changed.connect(self.refresh)
+
+    # What is shown
+
+    def refresh(self):
+        """Show the results of the scene, the ones to look at first on top."""
+        cases = self.session.logic.resultsByUncertainty(self.session.cases) if self.session.usable else []
+        self._shown = [case.id for case, scores in cases]
+        self._filling = True
+        table = self.ui.resultsTable
+        table.setRowCount(len(cases))
+        for row, (case, scores) in enumerate(cases):
+            certainty = (
+                _("nothing found") if scores and scores.empty else f"{scores.mean_entropy:.3f}" if scores else "–"
+            )
+            volume = sum(scores.volume_ml.values()) if scores else None
+            put(table, row, 0, case.name)
+            put(table, row, 1, certainty, align=qt.Qt.AlignCenter)
+            put(table, row, 2, f"{volume:.0f} ml" if volume is not None else "–", align=qt.Qt.AlignCenter)
+            put(table, row, 3, review.state_label(review.review_state(case.result)))
+        table.clearSelection()
+        if self._current in self._shown:
+            table.selectRow(self._shown.index(self._current))
+        else:
+            self._current = None
+        self._filling = False
+        self._show_buttons()
+
+    def current(self):
+        """The case that is being reviewed, or None."""
+        case = self.session.cases.find(self._current) if self._current else None
+        return case if case is not None and case.result is not None else None
+
+    def _show_buttons(self):
+        case = self.current()
+        state = review.review_state(case.result) if case else ""
+        for button in (self.ui.acceptButton, self.ui.rejectButton):
+            button.enabled = case is not None and state != "editing"
+        self.ui.correctButton.enabled = case is not None
+        self.ui.correctButton.text = _("Keep correction") if state == "editing" else _("Correct")
+        self.ui.revertButton.enabled = case is not None and state != "unreviewed"
+        self.ui.show3DButton.enabled = case is not None
+        for button in (self.ui.nextSliceButton, self.ui.previousSliceButton):
+            button.enabled = case is not None and case.uncertainty is not None
+        cases = [case for case in self.session.cases if case.result is not None]
+        reviewed = [case for case in cases if review.review_state(case.result) in ("accepted", "corrected")]
+        self.ui.promoteButton.enabled = any(case.role == "unlabelled" for case in reviewed)
+
+    def show(self, case):
+        """Show a case: its scan, its label, where it is uncertain, and its most uncertain slice."""
+        self._current = case.id
+        self.session.logic.showCase(case, self.session.parameters.overlayOpacity)
+        self._slices = review.uncertain_slices(case.uncertainty) if case.uncertainty else []
+        self._position = -1
+        self._filling = True
+        self.ui.show3DButton.setChecked(
+            bool(case.result.GetDisplayNode().GetVisibility3D()) and has_surface(case.result)
+        )
+        self._filling = False
+        if self._slices:
+            self.onNextSlice()
+        self._show_buttons()
+
+    # What the user does
+
+    def onSelection(self):
+        if self._filling:
+            return
+        rows = [item.row() for item in list(self.ui.resultsTable.selectedItems())]
+        case = self.session.cases.find(self._shown[rows[0]]) if rows else None
+        if case is not None and case.result is not None:
+            with slicer.util.tryWithErrorDisplay(_("The case could not be shown.")):
+                self.show(case)
+
+    def onAccept(self, checked=False):
+        self._decide(review.accept)
+
+    def onReject(self, checked=False):
+        self._decide(review.reject)
+
+    def _decide(self, decide):
+        case = self.current()
+        if case is None or review.review_state(case.result) == "editing":
+            return
+        with slicer.util.tryWithErrorDisplay(_("The decision could not be kept.")):
+            decide(case)
+            self._go_on()
+
+    def onCorrect(self, checked=False):
+        case = self.current()
+        if case is None:
+            return
+        with slicer.util.tryWithErrorDisplay(_("The correction could not be kept."), waitCursor=True):
+            if review.review_state(case.result) == "editing":
+                review.finish_correction(case)
+                self._go_on()
+            else:
+                review.begin_correction(case)
+                self.session.results_changed.emit()
+                open_segment_editor(case)
+
+    def onRevert(self, checked=False):
+        case = self.current()
+        if case is None:
+            return
+        with slicer.util.tryWithErrorDisplay(_("The label of the method could not be put back."), waitCursor=True):
+            review.revert(case)
+            self.session.results_changed.emit()
+            self.show(case)
+
+    def onNextSlice(self, checked=False):
+        self._step(1)
+
+    def onPreviousSlice(self, checked=False):
+        self._step(-1)
+
+    def _step(self, by):
+        if not self._slices:
+            return
+        self._position = min(max(self._position + by, 0), len(self._slices) - 1)
+        _slice, (r, a, s) = self._slices[self._position]
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, r, a, s)
+        self.ui.nextSliceButton.toolTip = _("Slice {n} of {all} worth looking at (Ctrl+Shift+N)").format(
+            n=self._position + 1, all=len(self._slices)
+        )
+
+    def onShow3D(self, checked=False):
+        case = self.current()
+        if case is None or self._filling:
+            return
+        with slicer.util.tryWithErrorDisplay(_("The surface could not be made."), waitCursor=True):
+            if checked:
+                case.result.CreateClosedSurfaceRepresentation()
+            case.result.GetDisplayNode().SetVisibility3D(checked)
+            if checked:
+                self.session.logic.centre3D()
+
+    def onOpacity(self, value):
+        case = self.current()
+        if case is not None and case.uncertainty is not None and self.session.parameters is not None:
+            slicer.util.setSliceViewerLayers(foregroundOpacity=value)
+
+    def onPromote(self, checked=False):
+        for case in self.session.cases:
+            if case.role == "unlabelled" and case.result is not None:
+                if review.review_state(case.result) in ("accepted", "corrected"):
+                    case.role = "labelled"
+                    case.segmentation = case.result
+        self.session.cases_changed.emit()
+
+    def _go_on(self):
+        """After a decision: the next case that waits for one; none left is a good end, no error."""
+        self.session.results_changed.emit()
+        for identifier in self._shown:
+            case = self.session.cases.find(identifier)
+            if case is not None and case.result and review.review_state(case.result) == "unreviewed":
+                self.show(case)
+                self.refresh()
+                return
+        self.ui.statusLabel.text = _("All results are reviewed.")
+
+    # Shortcuts, only while the module is shown
+
+    def enter(self):
+        window = slicer.util.mainWindow()
+        if window is None or self._shortcuts:
+            return
+        for keys, slot in (
+            ("Ctrl+Shift+A", self.onAccept),
+            ("Ctrl+Shift+E", self.onCorrect),
+            ("Ctrl+Shift+R", self.onReject),
+            ("Ctrl+Shift+N", self.onNextSlice),
+            ("Ctrl+Shift+P", self.onPreviousSlice),
+        ):
+            shortcut = qt.QShortcut(qt.QKeySequence(keys), window)
+            shortcut.connect("activated()", slot)
+            self._shortcuts.append(shortcut)
+
+    def exit(self):
+        for shortcut in self._shortcuts:
+            shortcut.disconnect("activated()")
+            shortcut.setParent(None)
+        self._shortcuts = []
+
+
+def has_surface(node):
+    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    return node.GetSegmentation().ContainsRepresentation(name)
+
+
+def open_segment_editor(case):
+    """Slicer's own editor on the result, with the scan it belongs to."""
+    slicer.util.selectModule("SegmentEditor")
+    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+    editor.setSegmentationNode(case.result)
+    editor.setSourceVolumeNode(case.volume)
+
+
+def scale_text():
+    """What the colours of the overlay mean, on the scale of every case."""
+    steps = ((0.1, "#66137a"), (0.3, "#bd3654"), (0.5, "#f2801a"), (0.69, "#fcfcb3"))
+    colors = " ".join(
+        f'<span style="background:{color}">&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;</span> {value:g}' for value, color in steps
+    )
+    return _("Uncertainty (entropy): {colors} of at most ln 2 = {most}").format(
+        colors=colors, most=f"{math.log(2):.2f}"
+    )

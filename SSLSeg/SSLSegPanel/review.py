@@ -1,0 +1,150 @@
+"""What a person decides about a pseudo-label: kept on the node, on its segments and in the job's folder."""
+
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+__all__ = [
+    "STATES",
+    "accept",
+    "begin_correction",
+    "finish_correction",
+    "reject",
+    "restore_decision",
+    "revert",
+    "review_state",
+    "state_label",
+    "uncertain_slices",
+]
+
+STATES = ("unreviewed", "editing", "accepted", "corrected", "rejected")
+_ATTRIBUTE = "SSLSeg.Review"
+
+
+def state_label(state):
+    """A state in the user's language."""
+    return {
+        "unreviewed": _("to review"),
+        "editing": _("being corrected"),
+        "accepted": _("accepted"),
+        "corrected": _("corrected"),
+        "rejected": _("rejected"),
+    }[state]
+
+
+def review_state(node):
+    """The state of a result's segmentation node, one of :data:`STATES`."""
+    return node.GetAttribute(_ATTRIBUTE) or "unreviewed"
+
+
+def accept(case):
+    """The pseudo-label is right as it is."""
+    _decide(case, "accepted")
+
+
+def reject(case):
+    """The pseudo-label is of no use: it is left out of refinement and export."""
+    _decide(case, "rejected")
+
+
+def begin_correction(case):
+    """Mark the segmentation as being edited by a person; the editing itself is the Segment Editor's."""
+    _mark(case.result, "editing")
+
+
+def finish_correction(case):
+    """Keep what was edited: written to the job's folder beside the pseudo-label, which stays as it was.
+
+    Raises:
+        SSLSegError: Segments overlap, or the file cannot be written.
+    """
+    from SSLSegLib.cases.writing import write_label
+    from SSLSegLib.pseudolabels.review import CORRECTED_LABEL
+    from SSLSegLib.pseudolabels.storage import read_result
+    from SSLSegLib.scene.segmentations import segmentation_to_label
+
+    folder = Path(case.result_folder)
+    if folder.is_dir():
+        record = read_result(folder)
+        label = segmentation_to_label(case.result, case.volume, record.classes, like=record.geometry)
+        write_label(folder / CORRECTED_LABEL, label, record.classes, reference=record.geometry)
+    segmentation = case.result.GetSegmentation()
+    for index in range(segmentation.GetNumberOfSegments()):
+        segmentation.GetNthSegment(index).SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")
+    _decide(case, "corrected")
+
+
+def revert(case):
+    """Put the method's own pseudo-label back, undoing corrections and the decision.
+
+    Returns:
+        The new segmentation node.
+
+    Raises:
+        SSLSegError: The job's folder is gone or was changed: the scene is as before then.
+    """
+    from SSLSegLib.pseudolabels.review import save_review
+    from SSLSegPanel.prepare import finish
+    from SSLSegPanel.publish import publish_result
+
+    folder = Path(case.result_folder)
+    _mark(case.result, "unreviewed")  # so that publishing replaces it
+    node = finish(publish_result(case, folder))
+    save_review(folder, "unreviewed")
+    return node
+
+
+def uncertain_slices(uncertainty):
+    """Slices of an uncertainty volume from the most to the least uncertain: ``[(k, (r, a, s) of its worst voxel)]``.
+
+    Slices whose uncertainty is below a tenth of the worst are left out: there is nothing to look at.
+    """
+    array = slicer.util.arrayFromVolume(uncertainty)
+    sums = array.sum(axis=(1, 2), dtype=np.float64)
+    if not sums.max() > 0:
+        return []
+    matrix = vtk.vtkMatrix4x4()
+    uncertainty.GetIJKToRASMatrix(matrix)
+    found = []
+    for k in np.argsort(-sums, kind="stable"):
+        if sums[k] < 0.1 * sums.max():
+            break
+        j, i = np.unravel_index(int(array[k].argmax()), array[k].shape)
+        found.append((int(k), tuple(matrix.MultiplyPoint((float(i), float(j), float(k), 1.0))[:3])))
+    return found
+
+
+def restore_decision(case):
+    """Take the decision that stands in the job's folder over to the node, where it is about this very label."""
+    from SSLSegLib.pseudolabels.review import load_review
+
+    folder = Path(case.result_folder)
+    review = load_review(folder)
+    if review.state != "unreviewed" and review.state != "corrected" and not review.is_stale(folder):
+        _mark(case.result, str(review.state))
+
+
+def _decide(case, state):
+    from SSLSegLib.pseudolabels.review import save_review
+
+    if Path(case.result_folder).is_dir():
+        save_review(case.result_folder, state)
+    _mark(case.result, state)
+
+
+def _mark(node, state):
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    status = {
+        "unreviewed": logic.NotStarted,
+        "editing": logic.InProgress,
+        "accepted": logic.Completed,
+        "corrected": logic.Completed,
+        "rejected": logic.Flagged,
+    }[state]
+    node.SetAttribute(_ATTRIBUTE, None if state == "unreviewed" else state)
+    segmentation = node.GetSegmentation()
+    for index in range(segmentation.GetNumberOfSegments()):
+        logic.SetSegmentStatus(segmentation.GetNthSegment(index), status)

@@ -1,0 +1,292 @@
+"""Section 3: the one button, what is missing for it, how far the run is."""
+
+import qt
+from slicer.i18n import tr as _
+
+from SSLSegPanel.job_run import JobRun
+from SSLSegPanel.prepare import RunChoices, new_run_folder, prepare_steps, segment_names
+from SSLSegPanel.progress import duration
+from SSLSegPanel.publish import publish_result
+from SSLSegPanel.review import restore_decision
+from SSLSegPanel.session import set_setting, setting, show_error
+
+__all__ = ["RunSection"]
+
+_INTERVAL = 150  # milliseconds between two looks at the job
+_PATIENCE = 3000  # milliseconds a cancelled job has to end by itself
+
+
+class RunSection:
+    """Apply and Cancel, progress and log. States: idle, preparing, running, cancelling."""
+
+    def __init__(self, ui, session):
+        self.ui, self.session = ui, session
+        self.state = "idle"
+        self._published, self._publishing = set(), 0
+        self._timer = qt.QTimer()
+        self._timer.setInterval(_INTERVAL)
+        self._timer.connect("timeout()", self._look)
+        self._mercy = qt.QTimer()
+        self._mercy.setSingleShot(True)
+        self._mercy.setInterval(_PATIENCE)
+        self._mercy.connect("timeout()", self._kill)
+        ui.applyButton.connect("clicked(bool)", self.onApply)
+        ui.expectButton.connect("clicked(bool)", self.onExpect)
+        ui.detailsButton.connect("toggled(bool)", self.onDetails)
+        for signal in (session.cases_changed, session.parameters_changed, session.setup_changed):
+            signal.connect(self.refresh)
+        ui.progressBar.setVisible(False)
+        ui.statusLabel.text = ""
+
+    # What is missing, what it will take
+
+    def missing(self):
+        """What keeps a run from starting, one sentence each."""
+        session, found = self.session, []
+        if session.light_missing or session.compute_missing:
+            return [_("Install what is missing in 7. Set-up.")]
+        cases = list(session.cases)
+        labelled = [case for case in cases if case.role == "labelled"]
+        if not labelled:
+            found.append(_("Add at least one labelled case."))
+        if not any(case.role == "unlabelled" for case in cases):
+            found.append(_("Add at least one unlabelled case."))
+        for case in cases:
+            problem = "" if case.role == "test" else case.problem()
+            if problem:
+                found.append(f"{case.name}: {problem}")
+        ignored = session.parameters.ignoredSegments
+        if labelled and not [name for name in segment_names(cases) if not ignored.get(name, False)]:
+            found.append(_("Tick at least one class."))
+        problem = session.logic.weightsProblem(session.parameters.weights, session.weights_folder)
+        if problem:
+            found.append(problem)
+        return found
+
+    def refresh(self):
+        """Enable the button, or say in its tooltip what is missing."""
+        button = self.ui.applyButton
+        if self.session.parameters is None:
+            button.enabled = False
+            return
+        if self.state == "idle":
+            missing = self.missing()
+            button.text = _("Segment the unlabelled cases")
+            button.enabled = not missing
+            button.toolTip = (
+                _("Before this can start:") + "\n• " + "\n• ".join(missing)
+                if missing
+                else _("Segment every unlabelled case from the labelled ones, in a process of its own")
+            )
+            self.ui.estimateLabel.text = missing[0] if missing else self._estimate()
+        else:
+            button.text = _("Cancelling …") if self.state == "cancelling" else _("Cancel")
+            button.enabled = self.state != "cancelling"
+            button.toolTip = _("End the run with everything it has started; finished cases are kept")
+        labelled = len(self.session.cases.with_role("labelled"))
+        self.ui.expectButton.enabled = self.state == "idle" and button.enabled and labelled > 1
+        self.ui.expectButton.toolTip = (
+            _("Segment each labelled case from the others and compare with its own label: the quality to expect")
+            if labelled > 1
+            else _("Needs two labelled cases: with one, nothing is left to predict it from")
+        )
+
+    def _estimate(self):
+        estimate = self.session.logic.estimate(self._choices(), self.session.output, self.session.weights_folder)
+        speed = float(setting(self._speed_key(), 0) or 0)
+        took = (
+            _("about {time}").format(time=duration(speed * estimate["frames"]))
+            if speed
+            else _("time unknown before the first run with these weights")
+        )
+        text = _("{cases} cases, {frames} frames to follow: {time}, {memory} GB of memory, {disk} GB of disk.").format(
+            cases=estimate["cases"],
+            frames=f"{estimate['frames']:,}",
+            time=took,
+            memory=f"{estimate['memory'] / 1e9:.1f}",
+            disk=f"{max(estimate['disk'], 1e8) / 1e9:.1f}",
+        )
+        if estimate["memory"] > estimate["memory_free"]:
+            text += " " + _("Only {n} GB of memory are free.").format(n=f"{estimate['memory_free'] / 1e9:.1f}")
+        if estimate["disk"] > estimate["disk_free"]:
+            text += " " + _("Only {n} GB of disk are free.").format(n=f"{estimate['disk_free'] / 1e9:.1f}")
+        return text
+
+    def _choices(self):
+        choices = RunChoices.from_parameters(self.session.parameters, device=self.session.device)
+        if self.session.weights_folder:
+            choices.weights = self.session.logic.weightsPath(choices.weights, self.session.weights_folder)
+        return choices
+
+    def _speed_key(self):
+        parameters = self.session.parameters
+        return f"SecondsPerFrame/{parameters.weights}-{parameters.preset.value}-{self.session.device}"
+
+    # The run
+
+    def onApply(self, checked=False):
+        if self.state == "idle":
+            self._prepare(expect=False)
+        elif self.state != "cancelling":
+            self.cancel()
+
+    def onExpect(self, checked=False):
+        if self.state == "idle":
+            self._prepare(expect=True)
+
+    def _prepare(self, expect):
+        try:
+            folder = new_run_folder(self.session.output)
+            cases = [case for case in self.session.cases if case.role in ("labelled", "unlabelled")]
+            kind = "expect" if expect else "tffs"
+            steps = prepare_steps(cases, self._choices(), folder, kind=kind)
+        except Exception as error:
+            show_error(error, _("The run could not be prepared."))
+            return
+        self._become("preparing", _("Writing the scans for the run …"))
+        self.session.stepper.start(steps, self._prepared, self._not_prepared, said=self._say)
+
+    def _prepared(self, job):
+        run = JobRun(job)
+        try:
+            run.start()
+        except Exception as error:
+            self._not_prepared(error)
+            return
+        self.watch(run)
+
+    def _not_prepared(self, error):
+        self._become("idle", "")
+        show_error(error, _("The run could not be prepared."))
+
+    def watch(self, run):
+        """Follow a job, whoever started it; its results appear case by case."""
+        self.session.run = run
+        if self.session.parameters is not None:
+            self.session.parameters.jobFolder = str(run.job.folder)
+        self._published = set()
+        self._become("running", run.progress.text())
+        self._timer.start()
+        self.session.run_changed.emit()
+
+    def cancel(self):
+        """Cancel: ask the job to end, and end it with all it has started if it takes too long."""
+        if self.state == "preparing":
+            self.session.stepper.stop()
+            self._become("idle", _("Cancelled before anything was computed."))
+        elif self.state == "running":
+            self._become("cancelling", _("Waiting for the run to end …"))
+            self.session.run.ask_to_end()
+            self._mercy.start()
+
+    def _kill(self):
+        if self.session.run is not None and self.session.run.running:
+            self.session.run.kill()
+
+    def _look(self):
+        run = self.session.run
+        try:
+            running = run.poll()
+        except Exception as error:  # a damaged log, a folder that went away
+            self._timer.stop()
+            self._become("idle", str(error))
+            show_error(error, _("The run can no longer be followed."))
+            return
+        progress = run.progress
+        self._publish_ready(run)
+        if running:
+            if self.state == "running":
+                self._say(progress.text())
+            fraction = progress.fraction
+            self.ui.progressBar.setRange(0, 0 if fraction is None else 1000)
+            if fraction is not None:
+                self.ui.progressBar.setValue(round(1000 * fraction))
+            if self.ui.detailsButton.checked:
+                self._show_log()
+        elif not self._publishing:
+            self._timer.stop()
+            self._ended(run)
+
+    def _publish_ready(self, run):
+        if run.job.manifest.kind != "tffs":
+            return
+        for identifier in run.progress.ready:
+            if identifier in self._published:
+                continue
+            self._published.add(identifier)
+            case = self.session.cases.find(identifier)
+            if case is not None and case.volume is not None:
+                self._publish(case, run.job.result_folder(identifier))
+
+    def _publish(self, case, folder):
+        self._publishing += 1
+        if case.result is not None and case.result_folder == str(folder):
+            self._publishing -= 1  # this very result is shown already
+            return
+
+        def done(node):
+            self._publishing -= 1
+            restore_decision(case)
+            self.session.results_changed.emit()
+
+        def failed(error):
+            self._publishing -= 1
+            show_error(error, _("A result could not be shown."))
+
+        self.session.stepper.start(publish_result(case, folder), done, failed)
+
+    def _ended(self, run):
+        progress = run.progress
+        self._mercy.stop()
+        if progress.ended == "finished":
+            text = _("Finished in {time}.").format(time=duration(progress.elapsed))
+            if progress.seconds_per_step:
+                set_setting(self._speed_key(), progress.seconds_per_step)
+            if run.job.manifest.kind == "expect":
+                text = self.session.logic.expectedQuality(run.job)
+            elif not any(self.session.cases.find(identifier) for identifier in progress.ready):
+                text += " " + _("The scene has none of its cases: attach to {folder} to load them.").format(
+                    folder=run.job.folder
+                )
+        elif progress.ended == "cancelled":
+            text = _("Cancelled. Finished cases are kept; attach to {folder} to see them.").format(
+                folder=run.job.folder
+            )
+        else:
+            text = f"{progress.message} {progress.remedy}".strip() or _("The run failed: see Details.")
+        if progress.device and progress.ended == "finished":
+            text += " " + progress.device
+        self._become("idle", text)
+        self._show_log()
+        self.session.results_changed.emit()
+        self.session.run_changed.emit()
+
+    # What is shown
+
+    def _become(self, state, text):
+        self.state = state
+        self.ui.progressBar.setVisible(state != "idle")
+        self.ui.progressBar.setRange(0, 0)
+        self._say(text)
+        self.refresh()
+
+    def _say(self, text):
+        self.ui.statusLabel.text = text
+
+    def onDetails(self, checked=False):
+        self.ui.logText.setVisible(checked)
+        self._show_log()
+
+    def _show_log(self):
+        run = self.session.run
+        if run is not None and self.ui.detailsButton.checked:
+            self.ui.logText.setPlainText(f"{run.job.folder}\n{run.progress.log}")
+            self.ui.logText.moveCursor(qt.QTextCursor.End)
+
+    def close(self):
+        """Leave: a run that was started here ends with Slicer, and can be resumed from its folder."""
+        self._timer.stop()
+        self._mercy.stop()
+        self.session.stepper.stop()
+        if self.session.run is not None and self.state in ("running", "cancelling"):
+            self.session.run.kill()

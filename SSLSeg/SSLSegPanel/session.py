@@ -1,0 +1,173 @@
+"""What the sections of the panel share: the logic, the scene's parameters and cases, the run, and who hears of changes."""
+
+import importlib.util
+from pathlib import Path
+
+import qt
+import slicer
+
+from SSLSegPanel.casenodes import CaseList
+
+__all__ = ["LIGHT_PACKAGES", "Session", "Signal", "Stepper", "missing_packages"]
+
+LIGHT_PACKAGES = ("pydantic", "psutil", "filelock", "pooch", "cc3d")
+"""What cases, review and export need beyond Slicer: small, no torch."""
+
+COMPUTE_PACKAGES = ("torch", "sam2", "safetensors", "matplotlib")
+"""What a run needs as well."""
+
+_STEP_BUDGET = 25  # milliseconds of work between two looks of Slicer at its events
+
+
+def missing_packages(names):
+    """Those of the packages that are not installed; nothing is imported."""
+    return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+class Signal:
+    """Tells whoever wants to know. Plain Python: Qt signals of Python classes are not in every PythonQt."""
+
+    def __init__(self):
+        self._slots = []
+
+    def connect(self, slot):
+        self._slots.append(slot)
+
+    def emit(self, *arguments):
+        for slot in list(self._slots):
+            slot(*arguments)
+
+
+class Stepper:
+    """Runs generators of small steps on the main thread, a few milliseconds at a time, one generator after the other."""
+
+    def __init__(self):
+        self._waiting = []
+        self._timer = qt.QTimer()
+        self._timer.setInterval(0)
+        self._timer.connect("timeout()", self._work)
+
+    @property
+    def busy(self):
+        return bool(self._waiting)
+
+    def start(self, steps, done=None, failed=None, said=None):
+        """Queue a generator.
+
+        Args:
+            steps: Yields texts, None, or a number of seconds in which there is nothing to do.
+            done: Called with the generator's value.
+            failed: Called with the exception; without it the error is shown.
+            said: Called with each yielded text.
+        """
+        self._waiting.append((steps, done, failed, said))
+        self._timer.start()
+
+    def stop(self):
+        """Give up what is queued; the generators clean up after themselves."""
+        waiting, self._waiting = self._waiting, []
+        self._timer.stop()
+        for steps, *_ in waiting:
+            steps.close()
+
+    def _work(self):
+        clock = qt.QElapsedTimer()
+        clock.start()
+        self._timer.setInterval(0)
+        while self._waiting and clock.elapsed() < _STEP_BUDGET:
+            steps, done, failed, said = self._waiting[0]
+            try:
+                text = next(steps)
+                if isinstance(text, float):  # it waits for a child process
+                    self._timer.setInterval(round(1000 * text))
+                    return
+                if text and said:
+                    said(text)
+            except StopIteration as end:
+                self._finish()
+                if done:
+                    done(end.value)
+            except Exception as error:
+                self._finish()
+                if failed:
+                    failed(error)
+                else:
+                    show_error(error)
+
+    def _finish(self):
+        if self._waiting:
+            self._waiting.pop(0)
+        if not self._waiting:
+            self._timer.stop()
+
+
+class Session:
+    """The state behind the panel.
+
+    Attributes:
+        logic: The module's logic.
+        parameters: The scene's :class:`PanelParameters`, None while there is no scene.
+        run: The job that runs or ran last, or None.
+        cases_changed, run_changed, results_changed, parameters_changed, setup_changed: Signals.
+    """
+
+    def __init__(self, logic):
+        self.logic = logic
+        self.parameters = None
+        self.run = None
+        self.stepper = Stepper()
+        self.cases_changed, self.run_changed, self.results_changed = Signal(), Signal(), Signal()
+        self.parameters_changed, self.setup_changed = Signal(), Signal()
+        self.light_missing = missing_packages(LIGHT_PACKAGES)
+        self.compute_missing = missing_packages(COMPUTE_PACKAGES)
+
+    @property
+    def cases(self):
+        return CaseList()
+
+    @property
+    def usable(self):
+        """Whether the library's light parts can be imported."""
+        return not self.light_missing
+
+    def look_at_packages(self):
+        """Look again what is installed."""
+        importlib.invalidate_caches()
+        self.light_missing = missing_packages(LIGHT_PACKAGES)
+        self.compute_missing = missing_packages(COMPUTE_PACKAGES)
+        self.setup_changed.emit()
+
+    # Choices of the machine
+    @property
+    def device(self):
+        return setting("Device", "auto")
+
+    @property
+    def output(self):
+        return setting("JobFolder", "") or str(Path.home() / "SSLSeg")
+
+    @property
+    def weights_folder(self):
+        return setting("WeightsFolder", "")
+
+
+def setting(name, default):
+    """A choice of this machine, kept in Slicer's settings."""
+    value = qt.QSettings().value(f"SSLSeg/{name}", default)
+    return default if value is None else str(value)
+
+
+def set_setting(name, value):
+    qt.QSettings().setValue(f"SSLSeg/{name}", value)
+
+
+def show_error(error, doing=""):
+    """An error as a sentence with the next step; what only developers read goes to the log."""
+    import logging
+    import traceback
+
+    remedy = getattr(error, "remedy", None)
+    if not hasattr(error, "problem"):  # not one of ours: keep the trace
+        logging.error("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    text = str(error) if remedy is None else str(error).replace(" What to do: ", "\n\n")
+    slicer.util.errorDisplay(f"{doing}\n\n{text}" if doing else text)
