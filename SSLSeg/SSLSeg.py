@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names are those of Slicer and Qt
 """SSLSeg for 3D Slicer: a few labelled scans and many unlabelled ones become labels for all, and a model."""
 
 import sys
@@ -304,4 +305,4 @@ class SSLSegTest(ScriptedLoadableModuleTest):
 
         suite = unittest.defaultTestLoader.loadTestsFromModule(self_test)
         result = unittest.TextTestRunner(verbosity=2).run(suite)
-        self.assertTrue(result.wasSuccessful())
+        self.assertTrue(result.wasSuccessful())  # noqa: PT009 - Slicer's tests are unittest's

@@ -1,4 +1,4 @@
-"""The list of cases, kept in the scene: one hidden node per case that refers to the user's nodes and never changes them.
+"""The list of cases, kept in the scene: one hidden node per case refers to the user's nodes and never changes them.
 
 References survive renaming, deleting, saving and loading of the nodes they point to. Knows MRML, no Qt.
 """

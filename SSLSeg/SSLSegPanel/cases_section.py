@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names are those of Slicer and Qt
 """Section 1: which scans there are, what each is used for, and which segments are classes."""
 
 from pathlib import Path

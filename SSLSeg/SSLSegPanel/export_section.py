@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names are those of Slicer and Qt
 """Section 6: reviewed results as files, and the refined model on other volumes."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names are those of Slicer and Qt
 """Section 2: method, weights, device. Choices of the machine go to Slicer's settings, others to the scene."""
 
 import json

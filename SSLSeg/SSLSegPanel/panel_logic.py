@@ -1,3 +1,4 @@
+# ruff: noqa: N802, N815 - the names are those of Slicer and Qt
 """What the panel asks of the logic beside the three phases: machine, weights, estimates, views. No Qt widgets."""
 
 import shutil

@@ -40,9 +40,11 @@ class RunChoices:
         device="auto",
         ignored=(),
         paired=(),
+        report=True,
     ):
         self.weights, self.preset, self.modality, self.window = weights, preset, modality, window
         self.threshold, self.seed, self.device = threshold, seed, device
+        self.report = report
         self.ignored = set(ignored)
         self.paired = dict(paired) if isinstance(paired, dict) else dict.fromkeys(paired, True)
 
@@ -58,6 +60,7 @@ class RunChoices:
             device=device,
             ignored=[name for name, ignored in parameters.ignoredSegments.items() if ignored],
             paired=dict(parameters.pairedSegments),
+            report=parameters.writeReport,
         )
 
 
@@ -258,7 +261,7 @@ def _create_job(cohort, choices, folder, kind):
         options=options,
         device=choices.device,
         threads=threads_here(),
-        report=True,
+        report=choices.report,
         scene=False,  # the scene at hand shows the results
     )
     manifest = Manifest(kind=kind, seed=choices.seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names are those of Slicer and Qt
 """Section 5: self-training from a finished run, as a job of its own that may outlive Slicer."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names are those of Slicer and Qt
 """Section 4: results by falling uncertainty; look, then accept, correct, reject or revert."""
 
 import math
@@ -181,10 +182,11 @@ class ResultsSection:
 
     def onPromote(self, checked=False):
         for case in self.session.cases:
-            if case.role == "unlabelled" and case.result is not None:
-                if review.review_state(case.result) in ("accepted", "corrected"):
-                    case.role = "labelled"
-                    case.segmentation = case.result
+            if case.role != "unlabelled" or case.result is None:
+                continue
+            if review.review_state(case.result) in ("accepted", "corrected"):
+                case.role = "labelled"
+                case.segmentation = case.result
         self.session.cases_changed.emit()
 
     def _go_on(self):
@@ -238,9 +240,8 @@ def open_segment_editor(case):
 def scale_text():
     """What the colours of the overlay mean, on the scale of every case."""
     steps = ((0.1, "#66137a"), (0.3, "#bd3654"), (0.5, "#f2801a"), (0.69, "#fcfcb3"))
-    colors = " ".join(
-        f'<span style="background:{color}">&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;</span> {value:g}' for value, color in steps
-    )
-    return _("Uncertainty (entropy): {colors} of at most ln 2 = {most}").format(
+    patch = '<span style="background:{color}">&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;</span> {value:g}'
+    colors = " ".join(patch.format(color=color, value=value) for value, color in steps)
+    return _("Entropy {colors}; the most there can be is ln 2 = {most}").format(
         colors=colors, most=f"{math.log(2):.2f}"
     )

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names are those of Slicer and Qt
 """Section 3: the one button, what is missing for it, how far the run is."""
 
 import qt

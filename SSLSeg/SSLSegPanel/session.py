@@ -1,4 +1,4 @@
-"""What the sections of the panel share: the logic, the scene's parameters and cases, the run, and who hears of changes."""
+"""What the sections of the panel share: logic, the scene's parameters and cases, the run, and who hears of changes."""
 
 import importlib.util
 from pathlib import Path
@@ -39,7 +39,7 @@ class Signal:
 
 
 class Stepper:
-    """Runs generators of small steps on the main thread, a few milliseconds at a time, one generator after the other."""
+    """Runs generators of small steps on the main thread, a few milliseconds at a time, one after the other."""
 
     def __init__(self):
         self._waiting = []

@@ -1,3 +1,4 @@
+# ruff: noqa: N815 - the names are those of Slicer and Qt
 """What can be chosen for a run, with its defaults: one table for the panel, the console and saved scenes."""
 
 import enum
@@ -47,5 +48,6 @@ class PanelParameters:
     weights: str = "sslseg-small"
     ignoredSegments: dict[str, bool]  # name -> True for segments that are no class
     pairedSegments: dict[str, bool]  # name -> True for structures of several pieces
+    writeReport: bool = True
     jobFolder: str = ""
     overlayOpacity: Annotated[float, WithinRange(0, 1), Decimals(2), SingleStep(0.05)] = 0.4

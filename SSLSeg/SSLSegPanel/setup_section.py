@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names are those of Slicer and Qt
 """Section 7: what SSLSeg needs beyond Slicer, and one click to get it. On the main thread, as pip demands of Slicer."""
 
 import slicer

@@ -34,7 +34,11 @@ class JobKind:
 
 
 # Name -> module with a ``KIND``, imported on first use, so that reading one kind of job does not load the others.
-_MODULES = {"tffs": "SSLSegLib.jobs.tffs"}
+_MODULES = {
+    "tffs": "SSLSegLib.jobs.tffs",
+    "expect": "SSLSegLib.jobs.expect",
+    "selftraining": "SSLSegLib.jobs.selftraining",
+}
 _KINDS: dict[str, JobKind] = {}
 
 
