@@ -1,7 +1,7 @@
 """What a job leaves for people: the report with tables and pictures, the scores, and the MRML scene."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.errors import SSLSegError
@@ -36,7 +36,7 @@ def write_job_report(job: Job, cohort: Cohort, progress: Progress) -> Path:
     """Tables and pictures of all results, scored where a reference is known."""
     from SSLSegLib.evaluation.reporting import report_results
 
-    path, _ = report_results(job.folder, cohort, job.report, progress=progress)
+    path, _ = report_results(job.folder, cohort, job.report, progress=_as_stage(progress, "Writing the report"))
     return path
 
 
@@ -50,7 +50,17 @@ def write_job_scene(job: Job, cohort: Cohort, progress: Progress) -> Path | None
     chosen = cases[:MOST_CASES_IN_SCENE]
     try:
         results = job.folder / "results"
-        return write_scene(job.folder / "scene.mrb", cohort, results, cases=chosen, progress=progress)
+        told = _as_stage(progress, "Writing the scene")
+        return write_scene(job.folder / "scene.mrb", cohort, results, cases=chosen, progress=told)
     except SSLSegError as error:
         progress("warning", message=f"No scene was written: {error}")
         return None
+
+
+def _as_stage(progress: Progress, stage: str) -> Progress:
+    """The same listener, hearing the stage of a room under a name for people."""
+
+    def tell(event: str, **fields: Any) -> None:
+        progress(event, **({**fields, "stage": stage} if "stage" in fields else fields))
+
+    return tell

@@ -133,10 +133,8 @@ def run(job: Job, progress: Progress) -> None:
             outdated.unlink(missing_ok=True)
         _segment(job, parameters, cohort, finished, progress)
     if parameters.report and not report.exists():
-        progress("stage", stage="Writing the report", total=None)
         write_job_report(job, cohort, progress)
     if parameters.scene and not scene.exists():
-        progress("stage", stage="Writing the scene", total=None)
         write_job_scene(job, cohort, progress)
 
 
