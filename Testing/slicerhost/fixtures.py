@@ -22,7 +22,7 @@ def slicer_host() -> slicerhost.Host:
 
 @pytest.fixture
 def host(slicer_host: slicerhost.Host) -> Iterator[slicerhost.Host]:
-    """The host with an empty scene. A test fails on exceptions in slots and on errors that VTK or MRML report.
+    """The host with an empty scene. A test fails on exceptions in slots, warnings of Qt, and errors of VTK or MRML.
 
     ``host.errors`` lists them while the test runs; a test that provokes some clears it.
     """

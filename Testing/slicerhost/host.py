@@ -149,6 +149,8 @@ def start(*, window: bool = True) -> Host:
 
     from slicerhost.application import Application
 
+    messages: list[str] = []
+    _listen_to_qt(messages)
     app = Application(Path(parts.temporary_folder))
     app._scene, app._logic = parts.scene, parts.application_logic
     slicer.app = app
@@ -174,8 +176,23 @@ def start(*, window: bool = True) -> Host:
         main_window = MainWindow(parts.scene, parts.application_logic)
         app._layout_manager = main_window._manager
         main_window.show()
-    _host = Host(app, main_window, fake)
+    _host = Host(app, main_window, fake, messages)
     return _host
+
+
+def _listen_to_qt(messages: list[str]) -> None:
+    """Warnings of Qt (a second layout, a connection that cannot be made) are errors of the module."""
+    from PySide6 import QtCore
+
+    harmless = ("does not support propagateSizeHints", "does not support raise()", "does not support grabbing")
+    serious = (QtCore.QtMsgType.QtWarningMsg, QtCore.QtMsgType.QtCriticalMsg, QtCore.QtMsgType.QtFatalMsg)
+
+    def listen(kind: QtCore.QtMsgType, context: object, text: str) -> None:
+        if kind in serious and not any(each in text for each in harmless):
+            messages.append(f"Qt: {text}")
+            print(f"Qt: {text}", file=sys.stderr)
+
+    QtCore.qInstallMessageHandler(listen)
 
 
 def _put(name: str, module: types.ModuleType) -> None:

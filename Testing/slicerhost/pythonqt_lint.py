@@ -2,7 +2,7 @@
 
     python -m slicerhost.pythonqt_lint SSLSeg/SSLSeg.py
 
-The .ui files beside a module (``Resources/UI/*.ui``) tell the classes of ``self.ui.<name>``.
+The .ui files of a module (``Resources/UI/*.ui``) tell the classes of ``self.ui.<name>`` and ``ui.<name>``.
 """
 
 import ast
@@ -61,6 +61,9 @@ _SHOWING_CLASSES = {
 }
 
 
+_HOLDERS = ("self.ui", "self._ui", "ui")
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing to change."""
@@ -83,10 +86,13 @@ def lint(path: Path, ui_files: list[Path] | None = None) -> list[Finding]:
     """
     path = Path(path)
     if ui_files is None:
-        ui_files = sorted((path.parent / "Resources" / "UI").glob("*.ui"))
+        folders = [path.parent, path.parent.parent]  # a module's file, or one of a package beside it
+        ui_files = [each for folder in folders for each in sorted((folder / "Resources" / "UI").glob("*.ui"))]
     widgets: dict[str, str] = {}
     for ui_file in ui_files:
-        widgets |= {f"self.ui.{each.get('name')}": each.get("class") for each in _ui_elements(ui_file)}
+        for each in _ui_elements(ui_file):
+            for holder in _HOLDERS:
+                widgets[f"{holder}.{each.get('name')}"] = each.get("class")
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     assignments = _Assignments()
     assignments.visit(tree)

@@ -139,6 +139,16 @@ def test_an_error_that_mrml_reports_does_not_pass_unseen(host) -> None:
     host.errors.clear()
 
 
+def test_a_warning_of_qt_does_not_pass_unseen(host) -> None:
+    import qt
+
+    widget = qt.QWidget()
+    qt.QVBoxLayout(widget)
+    qt.QVBoxLayout(widget)
+    assert any("already has a layout" in error for error in host.errors)
+    host.errors.clear()
+
+
 def test_an_error_in_apply_is_raised_in_testing_mode(host, toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy.logic, "process", lambda *_: 1 / 0)
     toy.ui.inputSelector.setCurrentNode(ramp())

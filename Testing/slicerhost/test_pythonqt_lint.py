@@ -45,6 +45,15 @@ def test_a_line_that_pythonqt_takes_differently_is_found(tmp_path: Path, line: s
     assert [(finding.rule, finding.line) for finding in found] == [(CASES[line], 3)], found
 
 
+def test_files_of_a_package_beside_the_module_know_its_widgets(tmp_path: Path) -> None:
+    (tmp_path / "Resources/UI").mkdir(parents=True)
+    (tmp_path / "Resources/UI/Toy.ui").write_text((TOY.parent / "Resources/UI/Toy.ui").read_text())
+    (tmp_path / "Parts").mkdir()
+    path = tmp_path / "Parts" / "section.py"
+    path.write_text("def f(ui):\n    ui.applyButton.text()\n")
+    assert [finding.rule for finding in lint(path)] == ["value-called"]
+
+
 def test_a_good_module_passes() -> None:
     assert lint(TOY) == []
 
