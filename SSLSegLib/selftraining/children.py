@@ -69,6 +69,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows: no console beside the application
             )
 
     def new_events(self) -> list[dict[str, Any]]:

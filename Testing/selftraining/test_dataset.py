@@ -47,7 +47,7 @@ def test_test_cases_and_references_do_not_appear(cohort, tmp_path):
     shutil.rmtree(cohort.folder / "references")
     _, dataset, _ = _export(cohort, tmp_path / "work")
     assert sorted(dataset["dataset"]) == ["c0", "c1", "c2"]
-    assert "references" not in json.dumps(dataset)
+    assert "/references/" not in json.dumps(dataset)
 
 
 def test_several_channel_files_are_named_in_order(tmp_path):

@@ -57,19 +57,6 @@ def test_labels_and_probabilities_equal_the_stock_predictors_over_the_exported_f
     assert np.abs(probabilities[1:] - found.probability).max() < 1e-6
 
 
-def test_the_command_line_of_nnunet_accepts_the_exported_folder(finished, found, exported, tmp_path, monkeypatch):
-    from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder
-
-    (tmp_path / "in").mkdir()
-    source = finished.cohort.image_paths(finished.cohort.test[0])[0]
-    (tmp_path / "in" / "scan_0000.nii.gz").write_bytes(source.read_bytes())
-    asked = ["-i", tmp_path / "in", "-o", tmp_path / "out", "-m", exported, "-f", "0", "1", "-device", "cpu"]
-    monkeypatch.setattr(sys, "argv", ["nnUNetv2_predict_from_modelfolder", *map(str, asked), "-npp", "0", "-nps", "0"])
-    predict_entry_point_modelfolder()
-    labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out" / "scan.nii.gz")))
-    assert (np.array([0, 2, 5])[labels] == found.labels).all()
-
-
 def test_the_exported_folder_names_no_training_image_and_says_the_class_values(exported, finished):
     text = "".join(path.read_text() for path in exported.glob("*.json"))
     assert str(finished.cohort.folder) not in text

@@ -1,7 +1,5 @@
 """New labels beside old images: the same as preprocessing everything again."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from SSLSegLib.selftraining.children import Child, child_environment, run_children
 from SSLSegLib.selftraining.dataset import export_dataset, result_folders
 from SSLSegLib.selftraining.folders import DATASET, PLANS, WorkFolder
 from SSLSegLib.selftraining.plan import PlanSpec
@@ -38,11 +37,11 @@ def _preprocess(work: WorkFolder, configuration: str) -> None:
     spec = PlanSpec(
         work=work.path, configuration=configuration, network=TINY_NETWORK, processes=1, interpreter=sys.executable
     )
-    (work.path / "plan.json").write_text(spec.model_dump_json())
-    folders = {"nnUNet_raw": work.raw, "nnUNet_preprocessed": work.preprocessed, "nnUNet_results": work.path}
-    environment = {**os.environ, **{name: str(path) for name, path in folders.items()}, "nnUNet_n_proc_DA": "1"}
-    command = [sys.executable, "-m", "SSLSegLib.selftraining.plan", work.path / "plan.json", work.path / "events.jsonl"]
-    subprocess.run(command, check=True, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    environment = child_environment(
+        threads=1, workers=1, nnUNet_raw=work.raw, nnUNet_preprocessed=work.preprocessed, nnUNet_results=work.path
+    )
+    child = Child("planning", "SSLSegLib.selftraining.plan", spec, work.path, "plan", environment)
+    run_children([child], ["cpu"], Path(sys.executable), lambda child, event: None)
 
 
 def _new_labels(work: WorkFolder, folder: Path) -> dict[str, Path]:
@@ -109,7 +108,7 @@ def test_the_toy_cases_put_relabelling_to_the_test(planned, tmp_path):
     build_training_set(planned, target, "3d_fullres", labels, [])
     stored = nnUNetDatasetBlosc2(str(target.preprocessed / DATASET / f"{PLANS}_3d_fullres"))
     found = {case: stored.load_case(case) for case in labels}
-    assert [len(found["c0"][3]["class_locations"][value]) > 0 for value in (1, 2)] == [False, True]
+    assert [len(found["c0"][3]["class_locations"][value]) > 0 for value in (1, 2)] == [True, False]
     assert all(len(found["c1"][3]["class_locations"][value]) == 0 for value in (1, 2))
     assert any(case[1].shape[1:] != case[3]["shape_after_cropping_and_before_resampling"] for case in found.values())
     assert all(case[3]["shape_after_cropping_and_before_resampling"] != (10, 36, 40) for case in found.values())

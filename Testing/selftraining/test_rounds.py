@@ -9,13 +9,14 @@ import SimpleITK
 
 from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.cases.reading import read_geometry, read_label_file
+from SSLSegLib.progress import silent
 from SSLSegLib.pseudolabels.review import CORRECTED_LABEL, save_review
 from SSLSegLib.selftraining.dataset import Decisions
 from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.folders import DATASET, WorkFolder
-from SSLSegLib.selftraining.rounds import revert, self_train, train_labelled_only
+from SSLSegLib.selftraining.rounds import _Run, revert, self_train
 
-from .conftest import CLASSES, tiny_options
+from .conftest import CLASSES, TINY_SCHEDULE, tiny_options
 
 
 def _read(path):
@@ -163,10 +164,16 @@ def test_corrected_cases_join_the_labelled_ones_with_the_persons_label(reviewed)
 
 
 def test_the_baseline_sees_no_pseudo_label(finished, tmp_path):
-    work = finished.copy_planned(tmp_path / "work")
-    options = tiny_options(folds_per_device=2)
-    report = train_labelled_only(finished.cohort, finished.results, work, options, decisions=Decisions())
-    found = json.loads((WorkFolder(work).baseline.preprocessed / DATASET / "splits_final.json").read_text())
+    work = WorkFolder(finished.copy_planned(tmp_path / "work"))
+    run = _Run.prepare(finished.cohort, finished.results, work.path, finished.options, Decisions(), silent, None)
+    roles = run._training_set(work.baseline, run.first_labels(), labelled_only=True)
+    found = json.loads((work.baseline.preprocessed / DATASET / "splits_final.json").read_text())
     assert all(split["train"] == ["c0", "c1"] for split in found)
-    assert report.agreement is None
-    assert report.trained == ()
+    assert roles.trained == ()
+    assert set(roles.left_out) == {"c2", "c3", "c4"}
+
+
+def test_the_baseline_trains_as_long_as_the_final_model():
+    warm, cold = tiny_options(rounds=3), tiny_options(schedule=TINY_SCHEDULE.model_copy(update={"warm_start": False}))
+    assert warm.baseline_schedule.epochs == 3 * warm.schedule.epochs
+    assert cold.baseline_schedule == cold.schedule
