@@ -1,0 +1,131 @@
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+import slicer
+from helpers_module import results_of, segment_masks, texts
+
+
+def user_state(panel):
+    """Everything of the user's that a run must not touch."""
+    cases = [case for case in panel.session.cases if case.segmentation]
+    return [
+        (case.segmentation.GetName(), name, mask.tobytes())
+        for case in cases
+        for name, mask in segment_masks(case.segmentation, case.volume).items()
+    ]
+
+
+def test_a_click_segments_the_unlabelled_cases_as_batch_does_and_touches_nothing_of_the_users(host, loaded, batch_job):
+    before = user_state(loaded)
+    loaded.ui.applyButton.click()
+    assert loaded.ui.applyButton.text == "Cancel"
+    host.wait_until(lambda: loaded.runSection.state == "idle", 300)
+    assert "Finished" in loaded.ui.statusLabel.text
+    assert sorted(row[0] for row in texts(loaded.ui.resultsTable)) == ["c2", "c3"]
+    expected = results_of(batch_job)
+    for case_id in ("c2", "c3"):
+        case = loaded.session.cases.find(case_id)
+        shown = segment_masks(case.result, case.volume)
+        merged = shown["class 1"] * 1 + shown["class 2"] * 2
+        assert np.array_equal(merged, expected[case_id]), case_id
+        assert case.result.GetAttribute("SSLSeg.Kind") == "pseudo-label"
+        assert case.uncertainty is not None
+    assert user_state(loaded) == before
+
+
+def test_the_console_gives_the_voxels_of_batch(loaded, inputs, batch_job):
+    cases = loaded.session.cases
+    labelled = {cases.find(name).volume: cases.find(name).segmentation for name in ("c0", "c1")}
+    unlabelled = [cases.find("c2").volume, cases.find("c3").volume]
+    nodes = loaded.logic.process(labelled, unlabelled, weights=str(inputs.weights), report=False)
+    assert sorted(nodes) == ["c2", "c3"]
+    expected = results_of(batch_job)
+    for case_id, node in nodes.items():
+        shown = segment_masks(node, cases.find(case_id).volume)
+        assert np.array_equal(shown["class 1"] * 1 + shown["class 2"] * 2, expected[case_id])
+
+
+def wait_for_worker(host, panel):
+    host.wait_until(lambda: panel.runSection.state == "running" and panel.session.run._pid(), 60)
+    host.wait_until(lambda: panel.session.run.progress.stage != "Starting", 120)
+    return panel.session.run._pid()
+
+
+def is_alive(pid):
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_cancel_ends_the_child_and_the_panel_can_start_again(host, loaded):
+    loaded.ui.applyButton.click()
+    pid = wait_for_worker(host, loaded)
+    loaded.ui.applyButton.click()
+    host.wait_until(lambda: loaded.runSection.state == "idle", 60)
+    assert not is_alive(pid)
+    assert "Cancelled" in loaded.ui.statusLabel.text
+    assert loaded.ui.applyButton.enabled
+    assert loaded.ui.applyButton.text == "Segment the unlabelled cases"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_child_that_is_killed_is_told_and_the_panel_stays_usable(host, loaded):
+    loaded.ui.applyButton.click()
+    os.kill(wait_for_worker(host, loaded), signal.SIGKILL)
+    host.wait_until(lambda: loaded.runSection.state == "idle", 60)
+    assert "ended unexpectedly" in loaded.ui.statusLabel.text
+    assert "out of memory" in loaded.ui.statusLabel.text
+    assert loaded.ui.applyButton.enabled
+
+
+def test_a_scene_that_is_closed_during_a_run_leaves_a_usable_panel(host, loaded):
+    loaded.ui.applyButton.click()
+    pid = wait_for_worker(host, loaded)
+    slicer.mrmlScene.Clear(0)
+    host.process_events()
+    assert loaded.ui.casesTable.rowCount == 0
+    assert loaded.ui.applyButton.text == "Cancel"
+    loaded.ui.applyButton.click()
+    host.wait_until(lambda: loaded.runSection.state == "idle", 60)
+    assert not is_alive(pid)
+
+
+def test_closing_the_module_ends_its_run(host, loaded):
+    loaded.ui.applyButton.click()
+    pid = wait_for_worker(host, loaded)
+    host.unload_module("SSLSeg")
+    deadline = time.monotonic() + 10
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(pid)
+
+
+def test_a_case_that_cannot_be_prepared_is_named_and_leaves_no_files(host, loaded, monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: said.append(text))
+    loaded.ui.applyButton.click()
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    loaded.session.cases.find("c3").volume.SetAndObserveTransformNodeID(transform.GetID())
+    host.wait_until(lambda: said or loaded.runSection.state == "running", 60)
+    assert "c3" in said[0]
+    assert "transform" in said[0]
+    assert not list((tmp_path / "jobs").glob("run-*"))
+    assert loaded.runSection.state == "idle"
+
+
+def test_a_full_disk_or_broken_path_is_told(host, loaded, monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: said.append(text))
+    (tmp_path / "file").write_text("in the way")
+    loaded.ui.outputEdit.setCurrentPath(str(tmp_path / "file"))
+    loaded.ui.applyButton.click()
+    host.wait_until(lambda: said, 60)
+    assert loaded.runSection.state == "idle"
+    assert loaded.ui.applyButton.enabled
