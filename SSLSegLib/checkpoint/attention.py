@@ -23,7 +23,7 @@ def _cross(
     local: tuple[torch.Tensor, torch.Tensor],
     pointers: int,
     bias: torch.Tensor,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     groups, slices, tokens, _ = queries.shape
     q = attention.q_proj(queries).flatten(0, 1)
     q = _rotated(attention, q, 1)
@@ -43,7 +43,8 @@ def _cross(
     weights = (scores + bias.flatten(0, 1)[:, None]).softmax(dim=-1)
     first, second = weights.split([shared_keys.shape[1], local_keys.shape[1]], dim=-1)
     out = (first.reshape(groups, slices * tokens, -1) @ shared_values).view(groups * slices, tokens, -1)
-    return attention.out_proj(out + second @ local_values).view(groups, slices, tokens, -1)
+    out = attention.out_proj(out + second @ local_values).view(groups, slices, tokens, -1)
+    return out, first.view(groups, slices, tokens, -1)
 
 
 def attend(
@@ -56,7 +57,7 @@ def attend(
     local_position: torch.Tensor,
     pointers: int,
     visible: torch.Tensor,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """What ``MemoryAttention.forward`` computes, for G groups of L slices; a group's slices share memories.
 
     Args:
@@ -67,14 +68,17 @@ def attend(
         visible: bool (G, L, n + p); at least one token is visible to each slice.
 
     Returns:
-        (G, L, HW, C).
+        (G, L, HW, C), and of each layer how much every query attends to each shared token, (G, L, HW, n).
     """
     bias = torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
     out = current + 0.1 * current_position if memory_attention.pos_enc_at_input else current
+    attended = []
     for layer in memory_attention.layers:
         normed = layer.norm1(out).flatten(0, 1)
         out = out + layer.self_attn(normed, normed, v=normed).view_as(out)
         keys = (shared + shared_position, shared), (local + local_position, local)
-        out = out + _cross(layer.cross_attn_image, layer.norm2(out), *keys, pointers, bias)
+        change, weights = _cross(layer.cross_attn_image, layer.norm2(out), *keys, pointers, bias)
+        out = out + change
+        attended.append(weights)
         out = out + layer.linear2(layer.activation(layer.linear1(layer.norm3(out))))
-    return memory_attention.norm(out)
+    return memory_attention.norm(out), attended

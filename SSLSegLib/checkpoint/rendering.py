@@ -40,12 +40,15 @@ class Contrast:
     gamma: float
 
 
-def draw_contrast(rng: np.random.Generator, tissues: list[int], family: str | None = None) -> Contrast:
+def draw_contrast(
+    rng: np.random.Generator, tissues: list[int], family: str | None = None, *, distinct: bool = False
+) -> Contrast:
     """A random contrast: structures of one tissue share its mean up to a small difference; air is dark (or bright).
 
     Args:
         tissues: Tissue of each structure.
         family: One of :data:`FAMILIES`; drawn if not given (65, 25 and 10 %).
+        distinct: Every structure has its own brightness, as if it were a tissue of its own: easy.
     """
     family = family or str(rng.choice(FAMILIES, p=[0.65, 0.25, 0.1]))
     tissue = np.asarray(tissues)
@@ -59,6 +62,8 @@ def draw_contrast(rng: np.random.Generator, tissues: list[int], family: str | No
     # Usually exactly one brightness a tissue; sometimes structures drift apart a little.
     drift = rng.choice([0.0, 0.015, 0.05], p=[0.4, 0.35, 0.25])
     means = means[tissue] + drift * rng.normal(size=tissue.size)
+    if distinct:
+        means[1:] = rng.uniform(0.08, 1.0, tissue.size - 1)
     return Contrast(
         means=means,
         texture=np.abs(rng.normal(0, rng.choice([0.01, 0.04, 0.08]), tissue.size)),

@@ -28,16 +28,20 @@ class SampleOptions:
     Args:
         image_size: Side of a frame in pixels.
         batch: Subject pairs in a batch.
-        labelled, chain: Slices of the labelled subject and of the chain, drawn together from these choices.
+        shapes: Slices of the labelled subject and of the chain, drawn together from these choices.
         targets: Targets asked for in each pair.
+        distinct: Probability that every structure has its own brightness, at the first batch and from batch ``easing``
+            on. Matching by brightness is learnt first and quickly; what takes its place when it fails builds on it.
         pool: Pairs kept for reuse with new intensities, targets, views.
         renewal: Probability that a sample starts with a new pair.
     """
 
     image_size: int = 128
     batch: int = 4
-    shapes: tuple[tuple[int, int], ...] = ((2, 8), (4, 8), (8, 8), (12, 6), (16, 5), (24, 4))
+    shapes: tuple[tuple[int, int], ...] = ((4, 6), (8, 5), (12, 5), (20, 4))
     targets: int = 2
+    distinct: tuple[float, float] = (0.15, 0.15)
+    easing: int = 1
     pool: int = 300
     renewal: float = 0.1
 
@@ -74,7 +78,7 @@ class Batch:
 def draw_pair(rng: np.random.Generator) -> Pair:
     """A new anatomy and two subjects of it."""
     anatomy = draw_anatomy(rng)
-    amount = rng.uniform(0.02, 0.11)
+    amount = 0.02 + 0.1 * rng.random() ** 2
     return Pair(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(2)]))
 
 
@@ -133,6 +137,7 @@ def draw_sample(
     chain: int,
     *,
     change: str | None = None,
+    distinct: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
     """One item of a batch from a pair, or None where the pair has no target of a usable size.
 
@@ -151,14 +156,18 @@ def draw_sample(
             usable.append((candidate, size))
     if not usable:
         return None
-    chosen = [usable[i] for i in rng.choice(len(usable), options.targets, replace=len(usable) < options.targets)]
+    # Large structures more often: small ones are many.
+    weight = np.array([size[0].max() for _, size in usable]) ** 0.7
+    several = len(usable) < options.targets
+    picks = rng.choice(len(usable), options.targets, replace=several, p=weight / weight.sum())
+    chosen = [usable[i] for i in picks]
     present = chosen[0][1] > 20
     reference, run = _slices(rng, present, labelled, chain)
     if rng.random() < 0.5:  # the backward pass: the whole video reversed
         reference, run = reference[::-1].copy(), run[::-1].copy()
 
-    change = change or str(rng.choice(CHANGES, p=[0.65, 0.25, 0.1]))
-    contrast = draw_contrast(rng, anatomy.tissues)
+    change = change or str(rng.choice(CHANGES, p=[0.7, 0.23, 0.07]))
+    contrast = draw_contrast(rng, anatomy.tissues, distinct=distinct)
     contrasts = (contrast, related_contrast(rng, contrast, anatomy.tissues, change))
     largest = chosen[0][1][0].argmax()
     inside = torch.isin(labels[0, largest], torch.tensor(chosen[0][0], dtype=torch.uint8))
@@ -202,10 +211,14 @@ class Samples(IterableDataset):
         pool: deque[Pair] = deque(maxlen=self.options.pool)
         index = self.start + rank
         while True:
-            yield self._batch(named_rng(self.seed, "batch", index), pool)
+            yield self._batch(named_rng(self.seed, "batch", index), pool, self._distinct(index))
             index += step
 
-    def _batch(self, rng: np.random.Generator, pool: deque[Pair]) -> Batch:
+    def _distinct(self, index: int) -> float:
+        first, last = self.options.distinct
+        return first + (last - first) * min(1.0, index / self.options.easing)
+
+    def _batch(self, rng: np.random.Generator, pool: deque[Pair], distinct: float) -> Batch:
         options = self.options
         labelled, chain = options.shapes[rng.integers(len(options.shapes))]
         items = []
@@ -214,7 +227,7 @@ class Samples(IterableDataset):
             if fresh:
                 pool.append(draw_pair(rng))
             pair = pool[-1] if fresh else pool[rng.integers(len(pool))]
-            item = draw_sample(rng, pair, options, labelled, chain)
+            item = draw_sample(rng, pair, options, labelled, chain, distinct=bool(rng.random() < distinct))
             if item is not None:
                 items.append(item)
         return Batch(*(torch.stack(part) for part in zip(*items, strict=True)), labelled)

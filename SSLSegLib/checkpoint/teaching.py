@@ -5,7 +5,7 @@ noised true masks first and then the pass before's own predictions (Jacobi itera
 are exactly those of the chain). *Chain* decodes slice by slice on the model's own memories.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +25,16 @@ _TAIL = 2  # unprompted last slices of the labelled volume that are remembered a
 
 @dataclass
 class Decoded:
-    """Predictions of (G, L) slices: ``logits`` (G, L, s, s) at a quarter of the frame, ``score`` and ``pointer``."""
+    """Predictions of (G, L) slices: ``logits`` (G, L, s, s) at a quarter of the frame, ``score`` and ``pointer``.
+
+    ``pointed_at``: of each layer of memory attention, the share of the target in the labelled tokens that each token of
+    the slice attends to, (G, L, HW, 1).
+    """
 
     logits: torch.Tensor
     score: torch.Tensor
     pointer: torch.Tensor
+    pointed_at: list[torch.Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -135,6 +140,7 @@ class Teacher:
         maps = self.remember(slices, kept.float(), appears)
         # Pointers of a few labelled slices are enough to learn from (each costs a decoding).
         self.pointed = torch.randperm(masks.shape[1])[:LABELLED_POINTERS].sort().values.to(masks.device)
+        self.occupied = F.adaptive_avg_pool2d(masks.float(), self.side).flatten(1)[..., None]  # (G, R x HW, 1)
         prompts = self.model.mask_downsample(masks[:, self.pointed].flatten(0, 1)[:, None].float())
         size = self.model.sam_prompt_encoder.mask_input_size
         if prompts.shape[-2:] != size:
@@ -206,7 +212,7 @@ class Teacher:
         start = self.labelled + slices.start
         chain = slice(start, start + length)
         top = self.top[:, chain].flatten(3).mT  # (G, L, HW, C)
-        fused = attend(
+        fused, attended = attend(
             model.memory_attention,
             top,
             self.position,
@@ -217,7 +223,10 @@ class Teacher:
             pointer.shape[2],
             torch.cat([visible_shared, torch.stack(seen, 1), visible_pointer], 2),
         )
-        return self.heads(fused.mT.unflatten(-1, (self.side, self.side)), chain)
+        decoded = self.heads(fused.mT.unflatten(-1, (self.side, self.side)), chain)
+        targets = self.occupied[:, None]
+        decoded.pointed_at = [w @ targets / (w.sum(-1, keepdim=True) + 1e-6) for w in attended]
+        return decoded
 
     def memories_of(self, decoded: Decoded, start: int) -> Memories:
         """The chain's own memories of decoded slices, as the predictor makes them (no gradient through the mask)."""
@@ -234,23 +243,31 @@ class Teacher:
         chain = slice(self.labelled, None)
         masks = self.masks[taught, chain]
         rough = noised(masks.flatten(0, 1)).view(masks.shape)
-        made = self.remember(chain, rough, rough.flatten(2).any(2), taught)
         groups, length = self.masks.shape[0], masks.shape[1]
-        maps = made.new_zeros(groups, *made.shape[1:]).index_copy(0, taught, made)
-        exist = torch.zeros(groups, length, dtype=torch.bool, device=made.device)
+        maps = labelled.maps.new_zeros(groups, length, *labelled.maps.shape[2:])
+        if len(taught):
+            maps = maps.index_copy(0, taught, self.remember(chain, rough, rough.flatten(2).any(2), taught))
+        exist = torch.zeros(groups, length, dtype=torch.bool, device=maps.device)
         exist[taught] = True
         return Memories(maps, self.model.no_obj_ptr.expand(groups, length, -1).to(labelled.pointers.dtype), exist)
 
-    def passes(self, batch: Batch, count: int = 2, *, drop: float = 0.1) -> tuple[list[Decoded], Decoded]:
-        """Decode the whole chain ``count`` times; returns each pass and the labelled slices' own decoding."""
+    def passes(
+        self, batch: Batch, count: int = 2, *, drop: float = 0.1, taught: float = 0.33
+    ) -> tuple[list[Decoded], Decoded]:
+        """Decode the whole chain ``count`` times; returns each pass and the labelled slices' own decoding.
+
+        Args:
+            drop: Chance that a previous memory is hidden.
+            taught: Share of the groups whose first pass sees noised true masks of the previous slices; the others see
+                the labelled slices only.
+        """
         self.encode(batch)
         labelled, prompted = self.remember_labelled()
         groups, length = self.masks.shape[0], self.masks.shape[1] - self.labelled
         device = self.masks.device
         everything = range(length)
         reach = [list(range(i - 1, -1, -1)) for i in everything]
-        # First: noised true masks in half of the groups, nothing but the labelled slices in the others.
-        memories = self._true_memories(labelled, torch.randperm(groups, device=device)[: (groups + 1) // 2])
+        memories = self._true_memories(labelled, torch.randperm(groups, device=device)[: round(taught * groups)])
         results = []
         for turn in range(count):
             memories.exist = memories.exist & (torch.rand(groups, length, device=device) >= drop)

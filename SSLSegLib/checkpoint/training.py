@@ -24,6 +24,10 @@ from .teaching import Decoded, Teacher
 __all__ = ["Trainer", "TrainingOptions", "segmentation_loss"]
 
 
+SHORT_SHAPES = ((2, 4), (4, 4), (6, 3), (10, 3))
+CHAIN_SHAPES = ((4, 6), (8, 6), (12, 5), (20, 4))
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """The recipe. Training ends at ``steps`` or after ``minutes`` of training time, whichever comes first.
@@ -34,8 +38,9 @@ class TrainingOptions:
         small_size, small_until: Until that share of the training frames are this small; the weights fit every size and
             small frames are cheaper by their area.
         batch: Subject pairs in a step (two targets each).
+        matching: Weight of the loss on where the memory attention looks (not on chain steps).
+        easing: Steps over which targets stop being identified by their brightness.
         rate, warmup: Peak learning rate; steps of linear warm-up; then a cosine to a hundredth.
-        twice_from: Share of the training after which a second pass over the chain sees the first one's predictions.
         chains_from: Share of the training after which ``chains`` of the steps run on the model's own memories.
         ema: Decay of the averaged weights, which are what is validated and exported.
         workers: Processes that generate data.
@@ -50,10 +55,11 @@ class TrainingOptions:
     batch: int = 4
     steps: int = 6000
     minutes: float = math.inf
-    rate: float = 1e-3
-    warmup: int = 300
-    twice_from: float = 1.0
-    chains_from: float = 0.2
+    matching: float = 1.0
+    easing: int = 2500
+    rate: float = 6e-4
+    warmup: int = 200
+    chains_from: float = 0.5
     chains: float = 0.6
     ema: float = 0.997
     workers: int = 1
@@ -84,6 +90,51 @@ def segmentation_loss(decoded: Decoded, masks: torch.Tensor, use: torch.Tensor) 
     loss = (counted * (2 * entropy + 0.2 * score)).sum() / counted.sum().clamp(min=1)
     loss = loss + (shown * (1 - dice)).sum() / counted.sum().clamp(min=1)
     return loss, (shown * dice).sum() / shown.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def start_from_background(model: torch.nn.Module) -> None:
+    """Make the first prediction "background, object present" through biases.
+
+    Masks are products without a bias of their own. Left alone, the first hundred steps make the image features one
+    large constant, from which they do not recover.
+    """
+    decoder = model.sam_mask_decoder
+    decoder.output_upscaling[3].bias.fill_(0.5)
+    decoder.output_hypernetworks_mlps[0].layers[-1].bias.fill_(-8.0 / decoder.output_upscaling[3].bias.numel())
+    decoder.pred_obj_score_head.layers[-1].bias.fill_(0.5)
+
+
+@torch.no_grad()
+def match_by_likeness(model: torch.nn.Module) -> None:
+    """Start the attention to memories from likeness: queries are projected the way memories project their features.
+
+    From random projections it takes many hundred steps until a slice finds what looks like it in another subject.
+    """
+    encoder = model.memory_encoder
+    stored = encoder.out_proj.weight.flatten(1) @ encoder.pix_feat_proj.weight.flatten(1)  # features to memory
+    for layer in model.memory_attention.layers:
+        attention = layer.cross_attn_image
+        likeness = attention.k_proj.weight @ stored
+        attention.q_proj.weight.copy_(2 * likeness * attention.q_proj.weight.norm() / likeness.norm())
+
+
+def matching_loss(decoded: Decoded, masks: torch.Tensor, use: torch.Tensor) -> torch.Tensor:
+    """Tokens of the target are to look at tokens of the target, others elsewhere: cross-entropy + Dice at stride 16.
+
+    It teaches directly what the segmentation loss teaches only through a decoder that does not know yet what to do
+    with what it is given. Arguments as for :func:`segmentation_loss`.
+    """
+    tokens = decoded.pointed_at[0].shape[2]
+    truth = F.adaptive_avg_pool2d(masks.float(), round(tokens**0.5)).flatten(2)
+    weight = use.float() * masks.flatten(2).any(2)
+    total = truth.new_zeros(())
+    for found in decoded.pointed_at:
+        guess = found[..., 0].float().clamp(1e-4, 1 - 1e-4)
+        entropy = F.binary_cross_entropy(guess, truth, reduction="none").mean(2)
+        dice = (2 * (guess * truth).sum(2) + 0.1) / (guess.sum(2) + truth.sum(2) + 0.1)
+        total = total + (weight * (entropy + 1 - dice)).sum() / weight.sum().clamp(min=1)
+    return total / len(decoded.pointed_at)
 
 
 def _no_pile(batch: Batch) -> Batch:
@@ -121,7 +172,10 @@ class Trainer:
     def _build(self, image_size: int) -> None:
         """The model and its optimiser at a frame size, with random weights that depend on the seed only."""
         torch.manual_seed(named_seed(self.options.seed, "weights"))
-        self.model = build_sam2(small_configuration(image_size=image_size)).train().to(self.device)
+        model = build_sam2(small_configuration(image_size=image_size))
+        start_from_background(model)
+        match_by_likeness(model)
+        self.model = model.train().to(self.device)
         decayed = [p for p in self.model.parameters() if p.dim() > 1]
         plain = [p for p in self.model.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
@@ -183,7 +237,15 @@ class Trainer:
         return self.options.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(self.fraction, 1.0))))
 
     def _loader(self, seed: int, start: int, workers: int) -> Iterator[Batch]:
-        options = SampleOptions(image_size=self.model.image_size, batch=self.options.batch)
+        # First many different pairs with few slices each (neighbours tell little new), then chains.
+        shapes = CHAIN_SHAPES if self.fraction >= self.options.chains_from else SHORT_SHAPES
+        options = SampleOptions(
+            image_size=self.model.image_size,
+            batch=self.options.batch,
+            shapes=shapes,
+            distinct=(0.85, 0.15),
+            easing=self.options.easing,
+        )
         samples = Samples(options, seed, start=start)
         if workers == 0:
             return iter(samples)
@@ -194,11 +256,13 @@ class Trainer:
         options = self.options
         self._grow()
         fixed = self.validation_set()
-        batches = self._loader(named_seed(options.seed, "training"), self.step, options.workers)
+        chains = None
         last_kept = last_validated = last_tick = time.monotonic()
         while self.fraction < 1:
             if self._grow():
-                fixed = self.validation_set()
+                fixed, chains = self.validation_set(), None
+            if chains != (self.fraction >= options.chains_from):
+                chains = self.fraction >= options.chains_from
                 batches = self._loader(named_seed(options.seed, "training"), self.step, options.workers)
             torch.manual_seed(named_seed(options.seed, "noise", self.step))
             measured = self._train(next(batches))
@@ -231,7 +295,10 @@ class Trainer:
                 decoded, prompted = teacher.chain(batch, flip=0.03)
                 results = [decoded]
             else:
-                results, prompted = teacher.passes(batch, 1 if self.fraction < options.twice_from else 2)
+                # The labelled slices alone must do at first: with true masks of the previous slices at hand
+                # (even noised ones) nothing else is learnt.
+                taught = 0.0 if self.fraction < options.chains_from else 0.33
+                results, prompted = teacher.passes(batch, 1, taught=taught)
         start = batch.labelled
         chain = teacher.masks[:, start:]
         use = teacher.prompted[:, None].expand(chain.shape[:2])
@@ -239,6 +306,10 @@ class Trainer:
         labelled = teacher.masks[:, teacher.pointed]
         own, _ = segmentation_loss(prompted, labelled, labelled.flatten(2).any(2))
         loss = sum(losses) / len(losses) + 0.1 * own
+        matching = loss.new_zeros(())
+        if results[0].pointed_at:
+            matching = matching_loss(results[0], chain, use)
+            loss = loss + options.matching * matching
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -250,6 +321,7 @@ class Trainer:
             "rate": round(self._rate(), 7),
             "loss": round(loss.item(), 4),
             "dice": round(dices[-1].item(), 4),
+            "matching": round(matching.item(), 4),
             "norm": round(norm.item(), 3),
         }
 

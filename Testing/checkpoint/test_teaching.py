@@ -94,7 +94,9 @@ def test_shared_and_hidden_memory_attention_equals_the_stock_module(model):
     local, place = torch.randn(2, 2, 3, spatial * tokens + pointers, 32)
     visible = torch.ones(2, 3, (shared + spatial) * tokens + pointers, dtype=torch.bool)
     visible[:, :, tokens : 2 * tokens] = False  # the second shared map is hidden
-    out = attend(model.memory_attention, current, position, common, common_place, local, place, pointers, visible)
+    out, attended = attend(
+        model.memory_attention, current, position, common, common_place, local, place, pointers, visible
+    )
     keep = torch.cat([torch.arange(tokens), torch.arange(2 * tokens, (shared + spatial) * tokens + pointers)])
     for group in range(2):
         for index in range(3):
@@ -108,3 +110,6 @@ def test_shared_and_hidden_memory_attention_equals_the_stock_module(model):
                 num_obj_ptr_tokens=pointers,
             )
             assert torch.allclose(out[group, index], expected[:, 0], atol=1e-5)
+    assert len(attended) == 2
+    assert attended[0][..., tokens : 2 * tokens].abs().max() == 0  # nobody looks at what is hidden
+    assert (attended[0].sum(-1) < 1).all()
