@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["cosine_ramp", "ema_ratio", "poly", "sigmoid_ramp", "update_teacher"]
 
@@ -35,7 +36,8 @@ def update_teacher(teacher: torch.nn.Module, student: torch.nn.Module, ratio: fl
     """theta_t <- ratio theta_t + (1 - ratio) theta_s, for parameters and buffers; whole numbers are copied."""
     ours, theirs = _tensors(teacher), _tensors(student)
     floating = [index for index, tensor in enumerate(ours) if tensor.is_floating_point()]
-    torch._foreach_lerp_([ours[index] for index in floating], [theirs[index] for index in floating], 1 - ratio)
+    average = get_ema_multi_avg_fn(ratio)
+    average([ours[index] for index in floating], [theirs[index] for index in floating], None)
     for index in set(range(len(ours))) - set(floating):
         ours[index].copy_(theirs[index])
 

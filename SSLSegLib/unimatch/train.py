@@ -1,0 +1,200 @@
+"""Training: steps, the moving average, and a state on disk from which it goes on as if never interrupted."""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from SSLSegLib.errors import JobError
+from SSLSegLib.files import atomic_path, write_json
+from SSLSegLib.progress import Progress, silent
+from SSLSegLib.seeds import named_seed
+from SSLSegLib.unimatch.checkpoints import load_weights
+from SSLSegLib.unimatch.data import Batch, StepBatches
+from SSLSegLib.unimatch.guides import Guide
+from SSLSegLib.unimatch.network import SegmentationNetwork
+from SSLSegLib.unimatch.options import UniMatchOptions
+from SSLSegLib.unimatch.schedules import ema_ratio, poly, update_teacher
+from SSLSegLib.unimatch.step import StepLosses, step_losses
+
+__all__ = ["Trainer"]
+
+STATE, SETTINGS, CURVE = "state.pt", "training.json", "curve.jsonl"
+STAGE = "Training"
+
+
+class Trainer:
+    """Student, teacher and optimiser of one run in one folder.
+
+    A step depends on the state and its number only: batches, dropout and prompts are drawn by name. So a run that was
+    killed and taken up again is equal to an uninterrupted one, number for number on a CPU.
+
+    Args:
+        folder: Of this training.
+        batches: What each step sees.
+        classes: Network outputs, the background included.
+        options: How.
+        guide: Second supervisor.
+        device: Where.
+        progress: Gets ``stage``, ``progress`` and ``metric`` events.
+        workers: Processes that draw batches beside the training; they change nothing but the time.
+
+    Raises:
+        JobError: The folder holds another training, or its state cannot be read.
+        WeightsError: The encoder's weights cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        batches: StepBatches,
+        classes: int,
+        options: UniMatchOptions,
+        guide: Guide | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        progress: Progress = silent,
+        workers: int = 0,
+    ) -> None:
+        self.folder, self.batches, self.options, self.guide = Path(folder), batches, options, guide
+        self.device, self.progress, self.workers = torch.device(device), progress, workers
+        self._check_settings()
+        self.student = _fresh_network(options, classes).to(self.device)
+        self.teacher = copy.deepcopy(self.student).eval().requires_grad_(False)
+        self.optimizer = _optimizer(self.student, options)
+        self.step = 0
+        if (self.folder / STATE).is_file():
+            self._resume()
+
+    def run(self, until: int | None = None) -> None:
+        """Train to the end (or, for tests of resuming, to some step) and keep the state."""
+        last = self.options.steps if until is None else min(until, self.options.steps)
+        self.progress("stage", stage=STAGE, total=self.options.steps)
+        self.student.train()
+        started, first = time.monotonic(), self.step
+        for batch in self._drawn(last):
+            losses = self.one_step(batch.to(self.device))
+            if self.step % self.options.report_every == 0 or self.step == last:
+                speed = (time.monotonic() - started) / (self.step - first)
+                self._report(losses, speed)
+            if self.step % self.options.save_every == 0 or self.step == last:
+                self.save()
+
+    def one_step(self, batch: Batch) -> StepLosses:
+        """One update of student and teacher."""
+        rate = self.options.learning_rate * poly(self.step, self.options.steps, self.options.power)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16", cache_enabled=True
+        )
+        losses = step_losses(self.student, self.teacher, batch, self.options, self.step, self.guide, autocast=autocast)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        self.optimizer.step()
+        most = self.options.mean_teacher.ema if self.options.method == "mean-teacher" else self.options.ema
+        update_teacher(self.teacher, self.student, ema_ratio(self.step, most))
+        self.step += 1
+        return losses
+
+    def save(self) -> None:
+        """Write the state whole or not at all."""
+        state = {
+            "step": self.step,
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic_path(self.folder / STATE) as temporary:
+            torch.save(state, temporary)
+
+    def _resume(self) -> None:
+        try:
+            state = torch.load(self.folder / STATE, map_location=self.device, weights_only=True)
+            self.student.load_state_dict(state["student"])
+            self.teacher.load_state_dict(state["teacher"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+        except Exception as error:
+            raise JobError(
+                f"The training state {self.folder / STATE} cannot be read.",
+                remedy="Remove it to train from the start, or choose another folder.",
+            ) from error
+
+    def _check_settings(self) -> None:
+        """A folder holds one training: the same options over the same slices."""
+        slices = {
+            "labelled": [[stack.case_id, *stack.image.shape[:3]] for stack in self.batches.labelled],
+            "unlabelled": [[stack.case_id, *stack.image.shape[:3]] for stack in self.batches.unlabelled],
+        }
+        settings = json.loads(json.dumps({"schema_version": 1, "options": self.options.what(), **slices}))
+        path = self.folder / SETTINGS
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, settings)
+        elif json.loads(path.read_text(encoding="utf-8")) != settings:
+            raise JobError(
+                f"{self.folder} holds a training with other options or cases.",
+                remedy="Choose another folder, or give the same options.",
+            )
+
+    def _drawn(self, last: int) -> Iterator[Batch]:
+        steps = range(self.step, last)
+        if not self.workers:
+            return (self.batches[step] for step in steps)
+        return iter(DataLoader(self.batches, batch_size=None, sampler=steps, num_workers=self.workers))
+
+    def _report(self, losses: StepLosses, seconds: float) -> None:
+        numbers: dict[str, Any] = {
+            "step": self.step,
+            "loss": losses.total.item(),
+            "supervised": losses.supervised.item(),
+            "unsupervised": losses.unsupervised.item(),
+            "confident": losses.confident.item(),
+            "guide_weight": losses.guide_weight,
+            "guide_agreement": losses.guide_agreement.item(),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds_per_step": round(seconds, 4),
+        }
+        if not math.isfinite(numbers["loss"]):
+            raise JobError(
+                f"The loss is no longer a number at step {self.step}.",
+                remedy="Lower the learning rate, or train in float32.",
+            )
+        shown = {name: None if value != value else value for name, value in numbers.items()}
+        self.progress("metric", stage=STAGE, steps=self.options.steps, **shown)
+        self.progress("progress", stage=STAGE, done=self.step, total=self.options.steps)
+        with open(self.folder / CURVE, "a", encoding="utf-8") as opened:
+            opened.write(json.dumps(shown) + "\n")
+
+
+def _fresh_network(options: UniMatchOptions, classes: int) -> SegmentationNetwork:
+    """The network at the start: random weights that depend on the seed alone, then the encoder's from a file."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(named_seed(options.seed, "weights"))
+        network = SegmentationNetwork(options.network, classes)
+    if options.encoder_weights is not None:
+        load_weights(network, options.encoder_weights)
+    if options.freeze_encoder:
+        network.encoder.requires_grad_(False)
+    return network
+
+
+def _optimizer(network: SegmentationNetwork, options: UniMatchOptions) -> torch.optim.AdamW:
+    groups = [
+        {"params": [each for each in network.encoder.parameters() if each.requires_grad], "factor": 1.0},
+        {"params": list(network.decoder.parameters()), "factor": options.decoder_factor},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=options.learning_rate,
+        betas=(0.9, 0.999),
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
