@@ -20,12 +20,12 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 LIBRARY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(LIBRARY))
 
-from SSLSegLib.cases.cohort import Case, Cohort  # noqa: E402
+from SSLSegLib.cases.cohort import Cohort  # noqa: E402
 from SSLSegLib.cases.phantoms import make_phantom_cohort  # noqa: E402
-from SSLSegLib.cases.reading import read_label, read_label_file  # noqa: E402
+from SSLSegLib.cases.reading import read_label  # noqa: E402
 from SSLSegLib.cases.volume import LabelMap  # noqa: E402
 from SSLSegLib.cases.writing import write_label  # noqa: E402
-from SSLSegLib.evaluation.metrics import dice  # noqa: E402
+from SSLSegLib.evaluation.rounds import plot_rounds, score_rounds, write_rounds_csv  # noqa: E402
 from SSLSegLib.selftraining.disk import disk_use  # noqa: E402
 from SSLSegLib.selftraining.folders import WorkFolder  # noqa: E402
 from SSLSegLib.selftraining.model import find_round, load_model  # noqa: E402
@@ -51,47 +51,34 @@ def main() -> None:
     )
     print(f"{len(cohort.labelled)} labelled, {len(cohort.unlabelled)} unlabelled, {len(cohort.test)} test; {options}")
 
-    def score(name: str, cases: tuple[Case, ...], files: dict[str, Path], remark: str = "") -> None:
-        rows = [_dice(cohort, case, files[case.id]) for case in cases if case.reference]
-        by_class = ", ".join(
-            f"{each.name} {value:.3f}" for each, value in zip(cohort.classes, np.mean(rows, 0), strict=True)
-        )
-        print(f"{name:42s} {np.mean(rows):.3f} +- {np.std(np.mean(rows, 1)):.3f}  ({by_class}) {remark}", flush=True)
-
-    score("pseudo-labels, unlabelled cases", cohort.unlabelled, {k: v / "labels.nii.gz" for k, v in results.items()})
     work = folder / "work"
     began = time.monotonic()
     outcome = self_train(cohort, results, work, options)
-    print(f"rounds: {time.monotonic() - began:.0f} s, {_child_seconds():.0f} s of CPU; stopped by {outcome.stopped}")
-    for number, report in enumerate(outcome.rounds, start=1):
-        predicted = WorkFolder(work).round(number).predictions
-        files = {case.id: predicted / f"{case.id}.nii.gz" for case in cohort.unlabelled}
-        score(f"{report.name}, unlabelled cases", cohort.unlabelled, files, f"agreement {report.agreement:.3f}")
-    for number in range(1, len(outcome.rounds) + 1):
-        _score_on_test(score, cohort, work, number, folder, wanted.device)
+    print(f"rounds: {time.monotonic() - began:.0f} s; stopped by {outcome.stopped}", flush=True)
     began = time.monotonic()
     train_labelled_only(cohort, results, work, options)
-    print(f"baseline: {time.monotonic() - began:.0f} s; all children so far {_child_seconds():.0f} s of CPU")
-    _score_on_test(score, cohort, work, "baseline", folder, wanted.device)
+    print(f"baseline: {time.monotonic() - began:.0f} s; all children {_child_seconds():.0f} s of CPU", flush=True)
+
+    models = {f"round {number}": number for number in range(1, len(outcome.rounds) + 1)} | {"labelled only": "baseline"}
+    predictions = {name: folder / "predictions" / str(which) for name, which in models.items()}
+    began = time.monotonic()
+    for name, which in models.items():
+        model = load_model(find_round(work, which))
+        predict_cases(model, cohort, cohort.test, predictions[name], device=wanted.device)
+    print(f"predicting {len(cohort.test)} test cases with {len(models)} models: {time.monotonic() - began:.0f} s")
+    stages = score_rounds(cohort, results, work, predictions)
+    for stage in stages:
+        by_class = np.mean([[each.dice for each in case.classes] for case in stage.cases], axis=0)
+        named = ", ".join(f"{each.name} {value:.3f}" for each, value in zip(cohort.classes, by_class, strict=True))
+        agreed = "" if stage.agreement is None else f"; agreement {stage.agreement:.3f}"
+        print(
+            f"{stage.name}, {len(stage.cases)} {stage.group}: "
+            f"Dice {stage.dice:.3f} +- {stage.spread:.3f} ({named}{agreed})"
+        )
+    write_rounds_csv(folder / "rounds.csv", stages)
+    plot_rounds(folder / "rounds.png", stages)
     for part, size in disk_use(WorkFolder(work)).items():
         print(f"disk, {part}: {size / 1e6:.1f} MB")
-
-
-def _score_on_test(score, cohort: Cohort, work: Path, which: int | str, folder: Path, device: str) -> None:  # type: ignore[no-untyped-def]
-    target = find_round(work, which)
-    output = folder / "predictions" / target.path.name
-    predict_cases(load_model(target), cohort, cohort.test, output, device=device)
-    score(
-        f"{target.name} model, test cases",
-        cohort.test,
-        {case.id: output / case.id / "labels.nii.gz" for case in cohort.test},
-    )
-
-
-def _dice(cohort: Cohort, case: Case, path: Path) -> list[float]:
-    truth = read_label(cohort, case, "reference").array
-    found = read_label_file(path, cohort.classes).array
-    return [dice(found == each.value, truth == each.value) for each in cohort.classes]
 
 
 def _of_job(path: Path) -> tuple[Cohort, dict[str, Path]]:
