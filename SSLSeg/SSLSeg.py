@@ -79,7 +79,7 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from SSLSegPanel.refine_section import RefineSection
         from SSLSegPanel.results_section import ResultsSection
         from SSLSegPanel.run_section import RunSection
-        from SSLSegPanel.session import Session
+        from SSLSegPanel.session import Session, warm_steps
         from SSLSegPanel.setup_section import SetupSection
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -110,25 +110,28 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.exportSection,
             self.setupSection,
         ]
+        # Many nodes come and go at once; the tables follow once, when it is quiet.
+        self._quiet = qt.QTimer()
+        self._quiet.setSingleShot(True)
+        self._quiet.setInterval(50)
+        self._quiet.connect("timeout()", self.refresh)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(scene, scene.NodeAddedEvent, self.onSceneChanged)
         self.addObserver(scene, scene.NodeRemovedEvent, self.onSceneChanged)
-        # Many nodes come and go at once; the tables follow once, when it is quiet.
-        self._quiet = qt.QTimer()
-        self._quiet.setSingleShot(True)
-        self._quiet.setInterval(50)
-        self._quiet.connect("timeout()", self.refresh)
         self.initializeParameterNode()
+        if self.session.usable:
+            self.session.stepper.start(warm_steps())
         self.ui.setupSection.collapsed = not (self.session.light_missing or self.session.compute_missing)
 
     def cleanup(self):
-        self._quiet.stop()
-        for section in (self.methodSection, self.runSection, self.refineSection):
-            section.close()
-        self.resultsSection.exit()
+        if self.sections:  # empty where setup has failed
+            self._quiet.stop()
+            for section in (self.methodSection, self.runSection, self.refineSection):
+                section.close()
+            self.resultsSection.exit()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -163,6 +166,8 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setParameterNode(self, parameters):
         """Tie the widgets to the scene's parameters, or untie them (None)."""
+        if self.session is None:
+            return
         if self.session.parameters is not None:
             self.session.parameters.disconnectGui(self._guiTag)
             self.removeObserver(self.session.parameters, vtk.vtkCommand.ModifiedEvent, self.onParameters)

@@ -1,4 +1,4 @@
-# ruff: noqa: N802, N815, PT009, PT027 - the names are those of Slicer and Qt, the tests unittest's
+# ruff: noqa: PT009 - the names are those of Slicer and Qt, the tests unittest's
 """Tests that run inside Slicer (Reload & Test, ctest), without torch and without network."""
 
 import tempfile

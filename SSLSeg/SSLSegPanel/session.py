@@ -8,7 +8,7 @@ import slicer
 
 from SSLSegPanel.casenodes import CaseList
 
-__all__ = ["LIGHT_PACKAGES", "Session", "Signal", "Stepper", "missing_packages"]
+__all__ = ["LIGHT_PACKAGES", "Session", "Signal", "Stepper", "missing_packages", "warm_steps"]
 
 LIGHT_PACKAGES = ("pydantic", "psutil", "filelock", "pooch", "cc3d")
 """What cases, review and export need beyond Slicer: small, no torch."""
@@ -22,6 +22,25 @@ _STEP_BUDGET = 25  # milliseconds of work between two looks of Slicer at its eve
 def missing_packages(names):
     """Those of the packages that are not installed; nothing is imported."""
     return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+_NEEDED_LATER = (
+    "SimpleITK",
+    "scipy.ndimage",
+    "SSLSegLib.jobs.tffs",
+    "SSLSegLib.jobs.process",
+    "SSLSegLib.weights.catalogue",
+    "SSLSegLib.pseudolabels.storage",
+    "SSLSegLib.scene.cases",
+    "psutil",
+)
+
+
+def warm_steps():
+    """Import what a click will need, one piece at a time, so that no click waits for it."""
+    for name in _NEEDED_LATER:
+        yield
+        importlib.import_module(name)
 
 
 class Signal:
@@ -152,9 +171,8 @@ class Session:
 
 
 def setting(name, default):
-    """A choice of this machine, kept in Slicer's settings."""
-    value = qt.QSettings().value(f"SSLSeg/{name}", default)
-    return default if value is None else str(value)
+    """A choice of this machine as text, kept in Slicer's settings."""
+    return str(slicer.util.settingsValue(f"SSLSeg/{name}", default))
 
 
 def set_setting(name, value):

@@ -1,10 +1,17 @@
 import numpy as np
+import pytest
 import slicer
 from helpers_module import results_of
-from SSLSegPanel.export import ExportChoices, export_steps
-from SSLSegPanel.prepare import finish
 
 from SSLSegLib.cases.reading import read_image, read_label_file
+from SSLSegLib.errors import SSLSegError
+
+
+def export(panel, folder, **wanted):
+    from SSLSegPanel.export import ExportChoices, export_steps  # needs the host: not before it has started
+    from SSLSegPanel.prepare import finish
+
+    return finish(export_steps(panel.session.cases, ExportChoices(folder=folder, **wanted)))
 
 
 def accept_first(panel):
@@ -36,12 +43,8 @@ def test_a_file_of_that_name_is_never_overwritten(reviewing, tmp_path):
     there = tmp_path / "out" / f"{case.id}.nii.gz"
     there.parent.mkdir()
     there.write_text("mine")
-    try:
-        finish(export_steps(reviewing.session.cases, ExportChoices(folder=there.parent)))
-    except Exception as error:
-        assert "already in" in str(error)
-    else:
-        raise AssertionError("it was overwritten or passed over")
+    with pytest.raises(SSLSegError, match="already in"):
+        export(reviewing, there.parent)
     assert there.read_text() == "mine"
     assert [path.name for path in there.parent.iterdir()] == [there.name]
 
@@ -53,13 +56,8 @@ def test_nothing_to_export_is_said_by_the_button(reviewing):
 
 def test_dicom_is_refused_for_scans_that_are_not_from_dicom(reviewing, tmp_path):
     accept_first(reviewing)
-    choices = ExportChoices(folder=tmp_path / "out", nifti=False, segmentation=False, dicom=True, manifest=False)
-    try:
-        finish(export_steps(reviewing.session.cases, choices))
-    except Exception as error:
-        assert "DICOM SEG" in str(error)
-    else:
-        raise AssertionError("something was written")
+    with pytest.raises(SSLSegError, match="DICOM SEG"):
+        export(reviewing, tmp_path / "out", nifti=False, segmentation=False, dicom=True, manifest=False)
 
 
 def test_exported_segments_name_the_algorithm_for_dicom(reviewing):

@@ -3,13 +3,14 @@ import unittest
 import pytest
 import slicer
 from slicerhost.extension_fakes import install_nnunet_fake, install_pytorch_fake, remove_extension_fakes
-from SSLSegPanel import session as session_module
-from SSLSegPanel import setup_section
 
 
 @pytest.fixture
-def without(monkeypatch):
+def without(host, monkeypatch):
     """Say that packages are missing, as on a fresh Slicer."""
+
+    from SSLSegPanel import session as session_module  # needs the host's qt: not before it has started
+    from SSLSegPanel import setup_section
 
     def make(panel, *names):
         real = session_module.missing_packages
