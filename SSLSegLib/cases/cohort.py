@@ -1,6 +1,5 @@
 """A cohort: which cases there are, what each may be used for, and which classes are segmented in which images."""
 
-import json
 import os
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from SSLSegLib.cases.case import Case, Role, Window, is_absolute, is_safe_id
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.errors import CohortError
-from SSLSegLib.files import write_json
+from SSLSegLib.files import read_json, write_json
 
 __all__ = ["SCHEMA_VERSION", "Case", "Cohort", "Role", "Window", "is_safe_id"]
 
@@ -220,13 +219,13 @@ class Cohort(BaseModel):
             CohortError: Where the file is missing, is no JSON, or is not a cohort of this version.
         """
         path = Path(path)
-        if path.is_dir():
+        if os.path.isdir(path):
             path = path / "cohort.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
         except FileNotFoundError:
             raise CohortError(f"There is no cohort file {path}.", remedy=_WRITE_ONE) from None
-        except (OSError, UnicodeDecodeError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise CohortError(f"{path} cannot be read as JSON: {error}.", remedy=_WRITE_ONE) from None
         return cls.from_dict(content, path.parent)
 

@@ -1,6 +1,5 @@
 """A first ``cohort.json`` from a folder as people have them: plain folders, an nnU-Net data set, DICOM series."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from SSLSegLib.cases.headers import read_header, unreadable
 from SSLSegLib.cases.layout import entries, first_dicom, grouped, is_series, make_cases, named_files, stem
 from SSLSegLib.cases.segments import file_segments
 from SSLSegLib.errors import CohortError
+from SSLSegLib.files import read_json
 
 __all__ = ["DEFAULT_CT_WINDOW", "discover_cohort"]
 
@@ -118,7 +118,7 @@ def _has_channels(folder: Path) -> bool:
 def _read_dataset_json(base: Path) -> dict[str, Any]:
     path = base / "dataset.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         labels = content["labels"]
         channels = content.get("channel_names", content.get("modality", {}))
         pairs = [

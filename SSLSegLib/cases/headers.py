@@ -3,22 +3,23 @@
 ITK believes any size that a header declares; whether it can be true is looked at here before memory is asked for.
 """
 
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
 import SimpleITK
 
 from SSLSegLib.cases.dicom import series_files
 from SSLSegLib.cases.geometry import Geometry
-from SSLSegLib.cases.nifti import is_nifti, refuse_short_nifti
+from SSLSegLib.cases.nifti import GREATEST_DEFLATE_RATIO, is_nifti, refuse_short_nifti
+from SSLSegLib.cases.textheader import refuse_strange_text_header
 from SSLSegLib.errors import CaseError
 
 __all__ = ["ENDINGS", "ImageHeader", "has_known_ending", "read_header", "unreadable"]
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-_GREATEST_DEFLATE_RATIO = 1032  # of the format; a header that declares more than this times the file lies
 _FLOATS = {"32-bit float", "64-bit float"}
 
 
@@ -46,7 +47,7 @@ class ImageHeader:
     @property
     def voxels(self) -> int:
         """How many numbers the image holds."""
-        return int(np.prod(self.size, dtype=np.float64)) * self.components
+        return math.prod(self.size) * self.components
 
 
 def has_known_ending(path: Path) -> bool:
@@ -62,8 +63,10 @@ def read_header(path: Path, *, case_id: str | None = None) -> ImageHeader:
             would not fit into memory.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise CaseError(f"There is no file {path}.", case_id=case_id, remedy="correct the path in cohort.json.")
+    if not path.is_dir() and not path.is_file():
+        raise CaseError(f"{path} is neither a file nor a folder.", case_id=case_id, remedy="name a real file.")
     files = series_files(path, case_id=case_id) if path.is_dir() else (path,)
     if not path.is_dir() and not has_known_ending(path):
         raise CaseError(
@@ -73,6 +76,8 @@ def read_header(path: Path, *, case_id: str | None = None) -> ImageHeader:
         )
     if is_nifti(path):
         refuse_short_nifti(path, case_id=case_id)
+    elif not path.is_dir():
+        refuse_strange_text_header(path, case_id=case_id)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(files[0]))
     try:
@@ -142,7 +147,7 @@ def _refuse_too_large(header: ImageHeader, path: Path, case_id: str | None) -> N
     bits = next((bits for bits in (64, 32, 16) if f"{bits}-bit" in header.voxel_type), 8)
     declared = header.voxels * bits // 8
     attached = path.name.lower().endswith((".nhdr", ".mhd"))  # voxels lie in another file
-    if not attached and not path.is_dir() and declared > on_disk * _GREATEST_DEFLATE_RATIO:
+    if not attached and not path.is_dir() and declared > on_disk * GREATEST_DEFLATE_RATIO:
         raise CaseError(
             f"{path.name} declares {declared / 1e9:.3g} GB of voxels but is a file of {on_disk} bytes; it is damaged.",
             case_id=case_id,

@@ -15,9 +15,12 @@ import numpy as np
 
 from SSLSegLib.errors import CaseError
 
-__all__ = ["count_not_finite", "is_nifti", "refuse_short_nifti"]
+__all__ = ["GREATEST_DEFLATE_RATIO", "count_not_finite", "is_nifti", "refuse_short_nifti"]
 
 _FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes of single and double precision
+GREATEST_DEFLATE_RATIO = 1032
+"""Of the format; a header that announces more than this times the file lies."""
+
 _COPY_AGAIN = "copy or download the file again."
 
 
@@ -40,7 +43,9 @@ def refuse_short_nifti(path: Path, *, case_id: str | None = None) -> None:
         CaseError: Where the file is no NIfTI file, or shorter than it says.
     """
     head = _head(path, case_id)
-    if _is_packed(path):
+    if head.length > path.stat().st_size * (GREATEST_DEFLATE_RATIO if _is_packed(path) else 1):
+        length = path.stat().st_size
+    elif _is_packed(path):
         with open(path, "rb") as stream:
             stream.seek(-4, 2)
             (unpacked,) = struct.unpack("<I", stream.read(4))
@@ -57,10 +62,12 @@ def refuse_short_nifti(path: Path, *, case_id: str | None = None) -> None:
 
 
 def count_not_finite(path: Path, *, case_id: str | None = None) -> tuple[int, int]:
-    """Read the file to its end, checking the sums of a packed one and keeping nothing.
+    """Read the file to the end of its voxels, checking the sums of a packed one and keeping nothing.
+
+    What lies behind the voxels is never unpacked: it may be without end.
 
     Returns:
-        How many voxels are NaN or infinite, and the number of bytes of the unpacked file.
+        How many voxels are NaN or infinite, and how many bytes of those the header announces are there.
 
     Raises:
         CaseError: Where it is truncated or damaged.
@@ -70,11 +77,12 @@ def count_not_finite(path: Path, *, case_id: str | None = None) -> tuple[int, in
     try:
         with _opened(path) as stream:
             length += len(stream.read(head.offset))
-            while block := stream.read(1 << 22):  # a whole number of voxels but at the end
+            while block := stream.read(min(1 << 22, head.length - length)):  # a whole number of voxels but at the end
                 length += len(block)
                 if head.dtype is not None:
                     whole = len(block) // head.dtype.itemsize
                     wrong += whole - int(np.isfinite(np.frombuffer(block, head.dtype, whole)).sum())
+            stream.read(1)  # the end of a packed stream is where its sums are compared
     except (EOFError, OSError, zlib.error) as error:
         raise CaseError(
             f"{path.name} is truncated or damaged ({error}).", case_id=case_id, remedy=_COPY_AGAIN

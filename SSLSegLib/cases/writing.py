@@ -1,5 +1,6 @@
 """Labels and maps to files, in exactly the grid of the image they belong to."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import SimpleITK
 
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.geometry import Geometry
+from SSLSegLib.cases.nifti import is_nifti, refuse_short_nifti
 from SSLSegLib.cases.segments import segment_fields
 from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.errors import CaseError
@@ -72,14 +74,30 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry, fields: Mapping[st
     with atomic_path(path) as temporary:
         try:
             SimpleITK.WriteImage(image, str(temporary), packed)
+            if is_nifti(temporary):  # on a full disk ITK's writer of NIfTI stops in the middle without a word
+                refuse_short_nifti(temporary)
             header = SimpleITK.ImageFileReader()
             header.SetFileName(str(temporary))
             header.ReadImageInformation()
             stored = Geometry.from_sitk(header)
-        except RuntimeError as error:
-            raise CaseError(f"{path.name} cannot be written: {str(error).splitlines()[-1]}.") from None
+        except (RuntimeError, CaseError) as error:
+            raise _unwritten(path, array, error) from None
         if not stored.matches(geometry):
             raise CaseError(
                 f"{path.name} is not written: this format would move the label ({stored.difference(geometry)}).",
                 remedy="use .nrrd or .mha.",
             )
+
+
+def _unwritten(path: Path, array: np.ndarray, error: Exception) -> CaseError:
+    """Why a file was not written whole; a full disk is told by the space that is left, whatever ITK says of it."""
+    free = shutil.disk_usage(path.parent).free
+    said = " ".join(str(error).split())[-200:].rstrip(".")
+    cut_short = any(words in said for words in ("too large", "No space", "failed to write", "fail after write"))
+    if isinstance(error, CaseError) or cut_short or free < array.nbytes:
+        return CaseError(
+            f"{path.name} could not be written whole: it takes up to {array.nbytes / 1e6:.1f} MB; "
+            f"{free / 1e6:.1f} MB are free at {path.parent}.",
+            remedy="make space there (or raise the limit on file sizes) and run again; finished cases are kept.",
+        )
+    return CaseError(f"{path.name} cannot be written: {said}.")

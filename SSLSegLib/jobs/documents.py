@@ -7,12 +7,11 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.files import write_text
+from SSLSegLib.files import read_json, write_text
 
 __all__ = ["SCHEMA_VERSION", "first_problem", "read_document", "write_document"]
 
 SCHEMA_VERSION = 1
-LARGEST_DOCUMENT = 64 * 2**20  # bytes: about a hundred thousand cases, and a bound on what a hostile file can cost
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -31,16 +30,13 @@ def read_document(path: Path, model: type[Document], *, what: str) -> Document:
     path = Path(path)
     start_again = "Make a new job in another folder; results in this one stay as they are."
     try:
-        size = path.stat().st_size
-        if size > LARGEST_DOCUMENT:
-            raise JobError(f"The {what} {path} is implausibly large ({size} bytes).", remedy=start_again)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError as error:
         raise JobError(f"There is no {what} at {path}.", remedy="Check the path of the job folder.") from error
     except OSError as error:
         raise JobError(f"The {what} {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise JobError(f"The {what} {path} is damaged: it is not JSON.", remedy=start_again) from error
+    except ValueError as error:
+        raise JobError(f"The {what} {path} is damaged: {_in_words(error)}.", remedy=start_again) from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int or version < 1:
         raise JobError(f"The {what} {path} is damaged: it has no schema version.", remedy=start_again)
@@ -58,6 +54,10 @@ def read_document(path: Path, model: type[Document], *, what: str) -> Document:
 def write_document(path: Path, document: BaseModel) -> None:
     """Write a model as JSON atomically."""
     write_text(path, document.model_dump_json(indent=2) + "\n")
+
+
+def _in_words(error: ValueError) -> str:
+    return "it is not JSON" if isinstance(error, json.JSONDecodeError | UnicodeError) else str(error)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -13,6 +13,7 @@ from SSLSegLib.jobs.manifest import utc_now
 
 __all__ = ["EventFollower", "EventLog", "read_events"]
 
+_LONGEST_LINE = 2**20  # bytes; an event takes a few hundred
 _SHORTEST_INTERVAL = 0.25  # seconds between two "progress" events of one stage: a reader needs no more
 
 
@@ -99,17 +100,19 @@ class EventFollower:
         Raises:
             JobError: When a line is damaged or was written by a newer version.
         """
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             return []
+        if not self.path.is_file():
+            raise JobError(f"{self.path} is not a regular file.", remedy="Make a new job in another folder.")
+        events = []
         with open(self.path, "rb") as log:
             log.seek(self._offset)
-            new = log.read()
-        lines = new[: new.rfind(b"\n") + 1].splitlines(keepends=True)
-        events = []
-        for line in lines:
-            self._line += 1
-            events.append(self._parse(line))
-            self._offset += len(line)
+            while (line := log.readline(_LONGEST_LINE)).endswith(b"\n"):
+                self._line += 1
+                events.append(self._parse(line))
+                self._offset += len(line)
+        if len(line) == _LONGEST_LINE:
+            raise JobError(f"Line {self._line + 1} of {self.path} is damaged: it is implausibly long.")
         return events
 
     def _parse(self, line: bytes) -> dict[str, Any]:

@@ -6,7 +6,6 @@ events.jsonl    what happened, one JSON object a line     logs/                t
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.files import sha256_of, write_json
+from SSLSegLib.files import read_json, sha256_of, write_json
 from SSLSegLib.jobs.documents import SCHEMA_VERSION, read_document, write_document
 from SSLSegLib.jobs.manifest import Manifest, read_manifest, utc_now, write_manifest
 
@@ -212,12 +211,19 @@ def _seal(folder: Path) -> None:
     write_json(folder / CHECKSUMS, {"schema_version": SCHEMA_VERSION, "sha256": checksums})
 
 
+def _is_own_file(folder: Path, name: str) -> bool:
+    """Whether a name in a list of checksums is that of a real file inside the folder, and of nothing elsewhere."""
+    return os.path.isfile(folder / name) and (folder / name).resolve().is_relative_to(folder.resolve())
+
+
 def _is_whole(folder: Path) -> bool:
     try:
-        content = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        content = read_json(folder / CHECKSUMS)
         checksums = content["sha256"]
-        return content["schema_version"] == SCHEMA_VERSION and all(
-            sha256_of(folder / name) == expected for name, expected in checksums.items()
+        return (
+            content["schema_version"] == SCHEMA_VERSION
+            and len(checksums) > 0
+            and all(_is_own_file(folder, name) and sha256_of(folder / name) == checksums[name] for name in checksums)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -5,7 +5,6 @@ For an owner on another machine only the heartbeat speaks: the lock file's time 
 clock, so that two machines need not agree on the time.
 """
 
-import json
 import os
 import platform
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.files import write_json
+from SSLSegLib.files import read_json, write_json
 from SSLSegLib.jobs.documents import SCHEMA_VERSION
 from SSLSegLib.jobs.manifest import utc_now
 
@@ -121,8 +120,8 @@ class JobLock:
 def lock_owner(path: Path) -> LockOwner | None:
     """Who holds the lock; None when nobody does. A damaged lock file counts as nobody's: locks are written whole."""
     try:
-        owner = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        owner = read_json(Path(path))
+    except (OSError, ValueError):
         return None
     return owner if isinstance(owner, dict) else None
 
@@ -137,7 +136,7 @@ def owner_process(owner: LockOwner) -> Any:
         process = psutil.Process(int(owner["pid"]))
         same = abs(process.create_time() - float(owner["process_start"])) < CLOCK_STEP
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (psutil.NoSuchProcess, KeyError, TypeError, ValueError):
+    except (psutil.NoSuchProcess, KeyError, TypeError, ValueError, OverflowError):
         return None
     except psutil.AccessDenied:  # somebody else's process: it cannot be this job's owner unless it is alive
         return psutil.Process(int(owner["pid"]))

@@ -1,5 +1,6 @@
 """The manifest: everything a run depends on, written down before it starts, so that it can be repeated or resumed."""
 
+import errno
 import hashlib
 import importlib.metadata
 import os
@@ -61,6 +62,8 @@ class InputFile(BaseModel):
         """
         path = Path(os.path.abspath(path))
         if not path.is_dir():
+            if not path.is_file():  # a pipe or a device never ends
+                raise OSError(errno.EINVAL, "it is not a regular file", str(path))
             return cls(path=str(path), size=path.stat().st_size, sha256=sha256_of(path))
         files = sorted(file for file in path.iterdir() if file.is_file())
         listing = "".join(f"{sha256_of(file)} {file.name}\n" for file in files)
@@ -70,7 +73,7 @@ class InputFile(BaseModel):
     def difference(self) -> str:
         """What has changed since the manifest was written, or an empty string."""
         path = Path(self.path)
-        if not path.exists():
+        if not os.path.exists(path):
             return f"{path} is no longer there"
         try:
             same = self == InputFile.of(path)

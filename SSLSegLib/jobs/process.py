@@ -15,6 +15,7 @@ from typing import Any
 from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.events import EventFollower
 from SSLSegLib.jobs.folder import Job, JobState
+from SSLSegLib.jobs.links import refuse_links
 from SSLSegLib.jobs.lock import lock_owner, owner_process
 from SSLSegLib.jobs.manifest import utc_now
 
@@ -97,6 +98,7 @@ def start_job(
     job = Job.open(folder)
     if _lives_elsewhere(job):
         raise JobError(f"The job in {job.folder} is already running.", remedy="Wait for it, or cancel it.")
+    refuse_links(job.folder)
     job.logs.mkdir(exist_ok=True)
     # A worker that dies before it can say anything must not leave an older run's end standing.
     job.write_state(job.state().model_copy(update={"status": "pending", "message": "", "remedy": "", "ended": None}))

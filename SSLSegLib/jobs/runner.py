@@ -14,6 +14,7 @@ from SSLSegLib.errors import JobError, SSLSegError
 from SSLSegLib.jobs.events import EventLog
 from SSLSegLib.jobs.folder import Job, JobState, Status
 from SSLSegLib.jobs.kinds import job_kind
+from SSLSegLib.jobs.links import refuse_links
 from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.manifest import software_versions, utc_now
 from SSLSegLib.progress import Progress, silent
@@ -41,6 +42,7 @@ def run_job(folder: Path | Job, progress: Progress = silent, *, checked: bool = 
     """
     job = folder if isinstance(folder, Job) else Job.open(folder)
     kind = job_kind(job.manifest.kind)
+    refuse_links(job.folder)
     with ExitStack() as stack:
         try:
             lock = stack.enter_context(JobLock(job.lock_path))

@@ -9,10 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from SSLSegLib.errors import CaseError
-from SSLSegLib.files import sha256_of, write_json
+from SSLSegLib.files import read_json, sha256_of, write_json
 
 __all__ = ["CORRECTED_LABEL", "REVIEW_FILE", "Review", "ReviewState", "load_review", "save_review"]
 
@@ -63,11 +63,11 @@ def load_review(folder: Path) -> Review:
         CaseError: If the file is there but cannot be understood.
     """
     path = Path(folder) / REVIEW_FILE
-    if not path.is_file():
-        return Review()
     try:
-        return Review.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+        return Review.model_validate(read_json(path))
+    except FileNotFoundError:
+        return Review()
+    except (OSError, ValueError) as error:  # a ValidationError is a ValueError
         raise CaseError(
             f"{REVIEW_FILE} is damaged or from a newer version.",
             case_id=path.parent.name,

@@ -17,11 +17,11 @@ The same pseudo-label gives the same bytes in every file.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.geometry import Geometry
@@ -29,7 +29,7 @@ from SSLSegLib.cases.reading import read_image, read_label_file
 from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label, write_scalar
 from SSLSegLib.errors import CaseError
-from SSLSegLib.files import sha256_of, write_json
+from SSLSegLib.files import read_json, sha256_of, write_json
 from SSLSegLib.pseudolabels.label import LabelScores, PseudoLabel
 
 __all__ = [
@@ -65,7 +65,7 @@ class ResultRecord(BaseModel):
     schema_version: Literal[1] = 1
     kind: Literal["pseudo-label"] = "pseudo-label"
     case_id: str
-    classes: tuple[SegmentClass, ...]
+    classes: tuple[SegmentClass, ...] = Field(min_length=1)
     shape: tuple[int, int, int]
     ijk_to_ras: tuple[tuple[float, float, float, float], ...]
     scores: LabelScores
@@ -80,6 +80,11 @@ class ResultRecord(BaseModel):
             if Path(name).name != name or name in ("", ".", ".."):
                 raise ValueError(f"{name!r} is not the name of a file in this folder")
         return files
+
+    @model_validator(mode="after")
+    def _is_a_grid_in_space(self) -> Self:
+        _ = self.geometry  # ValueError where it is none
+        return self
 
     @property
     def geometry(self) -> Geometry:
@@ -149,12 +154,12 @@ def read_result(folder: Path) -> ResultRecord:
     """
     path = Path(folder) / RESULT
     try:
-        return ResultRecord.model_validate_json(path.read_bytes())
+        return ResultRecord.model_validate(read_json(path))
     except FileNotFoundError:
         raise CaseError(
             "There is no finished result.", case_id=path.parent.name, remedy="Run the job again: it resumes."
         ) from None
-    except ValidationError as error:
+    except (OSError, ValueError) as error:  # a ValidationError is a ValueError
         raise CaseError(
             f"{RESULT} is damaged or from a newer version.",
             case_id=path.parent.name,

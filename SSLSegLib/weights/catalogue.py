@@ -1,7 +1,6 @@
 """The catalogue of weights: ``Resources/Models.json`` read into typed entries. Data, not code; imports no torch."""
 
 import difflib
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..errors import WeightsError
+from ..files import read_json
 from ..resources import resource
 from .configuration import Sam2Configuration
 from .sidecar import WeightsSidecar, read_sidecar
@@ -146,12 +146,12 @@ def load_catalogue(path: Path | None = None) -> dict[str, CatalogueEntry]:
     """
     path = resource("Models.json") if path is None else Path(path)
     try:
-        catalogue = _Catalogue.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        catalogue = _Catalogue.model_validate(read_json(path))
     except FileNotFoundError as problem:
         raise WeightsError(
             f"The catalogue of weights is missing: {path}.", remedy="Install SSLSeg again; the file ships with it."
         ) from problem
-    except (ValidationError, ValueError) as problem:
+    except (ValidationError, ValueError, OSError) as problem:
         raise WeightsError(f"The catalogue of weights {path} cannot be read: {problem}") from problem
     entries = {entry.name: _completed(entry) for entry in catalogue.models}
     if len(entries) != len(catalogue.models):

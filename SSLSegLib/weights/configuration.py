@@ -8,6 +8,11 @@ from pydantic import BaseModel, ConfigDict, field_validator
 __all__ = ["Sam2Configuration"]
 
 
+_LARGEST_FRAME = 4096
+_LARGEST_NUMBER = 8192  # widths and counts of any SAM2 are far below
+_DEEPEST, _MOST_ENTRIES = 12, 64
+
+
 class Sam2Configuration(BaseModel):
     """A stock SAM2 configuration file and what differs from it.
 
@@ -17,7 +22,8 @@ class Sam2Configuration(BaseModel):
             (side / 16).
         overrides: Nested plain values that replace the file's, such as
             ``{"image_encoder": {"trunk": {"embed_dim": 32}}}``. They may come with a file of weights, so nothing that
-            names code is taken: no key with a leading underscore (``_target_``), no interpolation (``${...}``).
+            names code is taken: no key with a leading underscore (``_target_``), no interpolation (``${...}``), and
+            no number or nesting beyond any SAM2.
 
     Raises:
         pydantic.ValidationError: A value of another kind, or overrides that name code.
@@ -36,8 +42,8 @@ class Sam2Configuration(BaseModel):
     @field_validator("image_size")
     @classmethod
     def _whole_features(cls, value: int) -> int:
-        if value < 64 or value % 32:
-            raise ValueError(f"image_size must be a multiple of 32 and at least 64, not {value}")
+        if not 64 <= value <= _LARGEST_FRAME or value % 32:
+            raise ValueError(f"image_size must be a multiple of 32 from 64 to {_LARGEST_FRAME}, not {value}")
         return value
 
     @field_validator("overrides")
@@ -48,7 +54,11 @@ class Sam2Configuration(BaseModel):
 
 
 def _refuse_code(value: Any, *, path: str) -> None:
-    """Refuse what OmegaConf or Hydra would execute or look up."""
+    """Refuse what OmegaConf or Hydra would execute or look up, and sizes that no memory could hold."""
+    if path.count(".") > _DEEPEST or (isinstance(value, Mapping | list | tuple) and len(value) > _MOST_ENTRIES):
+        raise ValueError(f"{path[:80]}: too deep or too long")
+    if isinstance(value, int | float) and not abs(value) <= _LARGEST_NUMBER:
+        raise ValueError(f"{path}: {value} is out of range")
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str) or key.startswith("_"):
@@ -56,7 +66,7 @@ def _refuse_code(value: Any, *, path: str) -> None:
             _refuse_code(inner, path=f"{path}.{key}")
     elif isinstance(value, list | tuple):
         for inner in value:
-            _refuse_code(inner, path=path)
+            _refuse_code(inner, path=f"{path}.item")
     elif isinstance(value, str):
         if "${" in value:
             raise ValueError(f"{path}: interpolation is not allowed")

@@ -89,6 +89,8 @@ def load_sam2(
         raise WeightsError(
             f"Nothing says how the model of {path} is built.", remedy="Restore the JSON file that belongs beside it."
         )
+    if origin == "beside the file":
+        _refuse_other_architecture(path, state, chosen)
     model = _filled(build_sam2(chosen), state, path, chosen, catalogue)
     return _loaded(model, name, digest, chosen, origin, choice)
 
@@ -190,6 +192,21 @@ def _architecture_expected(configuration: Sam2Configuration) -> tuple[int, ...]:
         model.memory_attention.num_layers,
         model.memory_encoder.out_dim,
     )
+
+
+def _refuse_other_architecture(path: Path, state: Mapping[str, torch.Tensor], configuration: Sam2Configuration) -> None:
+    """Compare what came with a file with the file before a model of that size is built."""
+    try:
+        fits = _architecture_expected(configuration) == _architecture_of(state)
+    except WeightsError:
+        raise
+    except Exception:  # overrides that put something else where the stock configuration has a number
+        fits = False
+    if not fits:
+        raise WeightsError(
+            f"The JSON file beside {path} describes another model than the file holds.",
+            remedy="Restore both files from the same training, or remove the JSON file.",
+        )
 
 
 def _entries_of_architecture(

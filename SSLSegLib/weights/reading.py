@@ -1,6 +1,8 @@
 """Files of weights read safely: tensors only, no code, and a clear word on whatever else the file turns out to be."""
 
+import errno
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,10 +40,10 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     head = _first_bytes(path)
     _refuse_lookalikes(path, head)
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    wrong = [name for name, tensor in state.items() if not isinstance(tensor, torch.Tensor)]
+    wrong = [reason for name, tensor in state.items() if (reason := _no_weights(name, tensor))]
     if wrong or not state:
         raise WeightsError(
-            f"{path} holds no weights: {'it is empty' if not state else f'{wrong[0]!r} is not a tensor'}.",
+            f"{path} holds no weights: {wrong[0] if state else 'it is empty'}.",
             remedy="Use a checkpoint in the format of SAM2 or MedSAM2, or a safetensors file.",
         )
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
@@ -55,8 +57,24 @@ def recognised_as(state: Mapping[str, torch.Tensor]) -> str | None:
     return None
 
 
+def _no_weights(name: object, tensor: object) -> str:
+    """Why this is not a name with a plain tensor of its own numbers; empty where it is."""
+    if not isinstance(name, str):
+        return f"{name!r} is not a name"
+    if not isinstance(tensor, torch.Tensor):
+        return f"{name!r} is not a tensor"
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+        return f"{name!r} is not a plain tensor of real numbers"
+    # One stored number can be shown as any number of them, which take memory as soon as something is computed.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"{name!r} claims more numbers than are stored"
+    return ""
+
+
 def _first_bytes(path: Path) -> bytes:
     try:
+        if not path.is_file():  # a pipe or a device never ends
+            raise OSError(errno.EINVAL, "it is not a file")
         with open(path, "rb") as opened:
             return opened.read(256)
     except OSError as problem:
@@ -84,11 +102,28 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         return load_file(path)
-    except SafetensorError as problem:
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError, MemoryError) as problem:
         raise WeightsError(f"{path} is damaged or is no safetensors file: {problem}", remedy=_COPY_AGAIN) from problem
 
 
+def _refuse_bomb(path: Path) -> None:
+    """torch stores its parts unpacked; an archive of more than its own size was not written by torch."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError) as problem:
+        raise WeightsError(f"{path} is damaged or incomplete: {problem}", remedy=_COPY_AGAIN) from problem
+    if packed or unpacked > path.stat().st_size:
+        raise WeightsError(
+            f"{path} was refused: it would unpack to {unpacked} bytes, as no file of weights does.",
+            remedy="Use the file from its official source.",
+        )
+
+
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    if _first_bytes(path).startswith(b"PK"):
+        _refuse_bomb(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
@@ -98,7 +133,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
                 remedy="Use the file from its official source; never load it by other means.",
             ) from problem
         raise WeightsError(f"{path} is no file of weights: {_reason(problem)}", remedy=_COPY_AGAIN) from problem
-    except (RuntimeError, EOFError, ValueError, KeyError) as problem:
+    except Exception as problem:  # whatever a damaged pickle makes its reader stumble over
         raise WeightsError(
             f"{path} is damaged or incomplete ({path.stat().st_size} bytes): {_reason(problem)}", remedy=_COPY_AGAIN
         ) from problem

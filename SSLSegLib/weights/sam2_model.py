@@ -71,12 +71,13 @@ def build_sam2(configuration: Sam2Configuration, *, predictor: bool = False) -> 
     import sam2  # noqa: F401  its import sets Hydra's state up if nobody has; nothing below does
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
+    from omegaconf.errors import OmegaConfBaseException
 
-    resolved = resolved_configuration(configuration, predictor=predictor)
     try:
+        resolved = resolved_configuration(configuration, predictor=predictor)
         with _construction_without_gpu():
             model = instantiate(resolved, _recursive_=True)
-    except InstantiationException as problem:
+    except (InstantiationException, OmegaConfBaseException) as problem:
         raise WeightsError(
             f"No SAM2 can be built from {configuration!r}: {problem}",
             remedy="Correct the overrides; their names and values are those of sam2's configuration files.",

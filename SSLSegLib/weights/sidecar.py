@@ -1,13 +1,12 @@
 """What this library writes beside its own weights: ``name.json`` next to ``name.safetensors``. Imports no torch."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import WeightsError
-from ..files import write_json
+from ..files import read_json, write_json
 from .configuration import Sam2Configuration
 
 __all__ = ["WeightsSidecar", "read_sidecar", "sidecar_path", "write_sidecar"]
@@ -39,11 +38,11 @@ def read_sidecar(weights: Path) -> WeightsSidecar | None:
     """
     path = sidecar_path(weights)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return None
-    except ValueError as problem:
-        raise WeightsError(f"{path} is not JSON: {problem}") from problem
+    except (ValueError, OSError) as problem:
+        raise WeightsError(f"{path} cannot be read as JSON: {problem}.") from problem
     try:
         return WeightsSidecar.model_validate(content)
     except ValidationError as problem:

@@ -1,6 +1,5 @@
 """Where weights lie on this machine, and whether they are what they should be. Imports no torch."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import WeightsError
-from ..files import sha256_of, write_json
+from ..files import read_json, sha256_of, write_json
 from ..resources import resource
 from .catalogue import BundledSource, CatalogueEntry, WeightsFile, entry_named
 
@@ -139,10 +138,13 @@ def _verify_file(entry: CatalogueEntry, file: WeightsFile, path: Path) -> Verifi
 def read_pins(folder: Path) -> Mapping[str, Mapping[str, str]]:
     """Digests of first downloads into a folder: file name -> ``{"sha256", "source"}``."""
     try:
-        return json.loads((folder / PINS).read_text(encoding="utf-8"))
+        pins = read_json(folder / PINS)
+        if not isinstance(pins, dict) or not all(isinstance(entry, dict) for entry in pins.values()):
+            raise ValueError("it is not a table of files")
+        return pins
     except FileNotFoundError:
         return {}
-    except ValueError as problem:
+    except (ValueError, OSError) as problem:
         raise WeightsError(
             f"{folder / PINS} is damaged: {problem}", remedy="Delete it and download the weights in that folder again."
         ) from problem
