@@ -9,6 +9,7 @@ from SSLSegLib.checkpoint.commands import train_checkpoint
 from SSLSegLib.commands import cohort, demo, selftraining, tffs
 from SSLSegLib.commands.shared import Commands
 from SSLSegLib.evaluation.commands import evaluate
+from SSLSegLib.jobs.commands import app as jobs
 from SSLSegLib.weights.commands import app as weights
 
 __all__ = ["app", "main"]
@@ -36,6 +37,7 @@ def _root(
 
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(weights, name="weights")
+app.add_typer(jobs, name="jobs")
 app.command()(tffs.tffs)
 app.command()(tffs.run)
 app.command()(tffs.expect)

@@ -1,0 +1,197 @@
+"""``jobs list | show | resume | cancel | clean``: job folders looked after from a terminal."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from SSLSegLib.commands.shared import console
+from SSLSegLib.errors import JobError, SSLSegError
+
+if TYPE_CHECKING:
+    from SSLSegLib.jobs.folder import Job
+
+__all__ = ["app", "find_jobs", "leftovers"]
+
+app = typer.Typer(help="Look after job folders.", no_args_is_help=True)
+
+JobArgument = Annotated[Path, typer.Argument(help="A job folder, or the manifest in it.")]
+_DEPTH = 3  # folders below the named one that are searched for jobs
+
+
+def find_jobs(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
+    """Job folders in a folder and the folders below it, in order of name; links are not followed."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if any(entry.name == "manifest.json" for entry in entries):
+        yield Path(folder)
+        return  # there are no jobs in jobs
+    if depth > 0:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                yield from find_jobs(Path(entry.path), depth - 1)
+
+
+def leftovers(job: "Job", *, replaced: bool = False) -> list[Path]:
+    """What a killed run left behind and nothing needs: scratch files, half results, temporary files.
+
+    Args:
+        job: The job.
+        replaced: Also the damaged or edited results that were put aside in ``logs/replaced``.
+    """
+    found = [job.folder / "scratch", *sorted(job.folder.glob(".tmp-*"))]
+    for inner in ("results", "report", "logs"):
+        if (job.folder / inner).is_dir() and not (job.folder / inner).is_symlink():
+            found += sorted((job.folder / inner).glob(".part-*")) + sorted((job.folder / inner).glob(".tmp-*"))
+    if replaced:
+        found.append(job.logs / "replaced")
+    return [path for path in found if os.path.lexists(path)]
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    """One job in a few words; what is damaged is said and not raised."""
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.lock import lock_owner, owner_process
+
+    try:
+        job = Job.open(folder)
+        state = job.state()
+    except SSLSegError as error:
+        return {"folder": str(folder), "kind": "?", "status": "damaged", "message": error.problem}
+    owner = lock_owner(job.lock_path)
+    status: str = state.status
+    if status == "running" and (owner is None or (owner_process(owner) is None and _is_here(owner))):
+        status = "interrupted"  # the process died without a word; the job can be resumed
+    cases = f"{state.cases_done}/{state.cases_total}" if state.cases_total else ""
+    return {
+        "folder": str(folder),
+        "kind": job.manifest.kind,
+        "status": status,
+        "cases": cases,
+        "created": job.manifest.created,
+        "ended": state.ended or "",
+        "message": state.message,
+        "remedy": state.remedy,
+        "owner": f"process {owner.get('pid')} on {owner.get('host')}" if owner else "",
+    }
+
+
+def _is_here(owner: dict[str, Any]) -> bool:
+    import platform
+
+    return owner.get("host") == platform.node()
+
+
+@app.command("list")
+def list_jobs(
+    folder: Annotated[Path, typer.Argument(help="Where to look, three folders deep.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List the jobs in a folder: kind, how they stand, how many cases are finished."""
+    from rich.table import Table
+
+    found = [_describe(path) for path in find_jobs(folder)]
+    if as_json:
+        for each in found:
+            print(json.dumps(each))
+        return
+    if not found:
+        console.print(f"There are no jobs in {folder.resolve()}.", highlight=False, markup=False)
+        return
+    table = Table("folder", "kind", "status", "cases", "ended or problem")
+    for each in found:
+        row = [each.get(key, "") for key in ("folder", "kind", "status", "cases")]
+        table.add_row(*map(_plain, row), _plain(each.get("message") or each.get("ended", "")))
+    console.print(table)
+
+
+@app.command()
+def show(job: JobArgument, events: Annotated[int, typer.Option(min=0, help="How many of the latest.")] = 10) -> None:
+    """Show one job: what it is to do, how it stands, its latest events, and what it left lying about."""
+    from SSLSegLib.jobs.events import read_events
+    from SSLSegLib.jobs.folder import Job
+
+    opened = Job.open(job)
+    for key, value in _describe(opened.folder).items():
+        if value:
+            console.print(f"{key:8} {value}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{'inputs':8} {len(opened.manifest.inputs)} files, seed {opened.manifest.seed}", highlight=False)
+    for each in read_events(opened.events_path)[-events:] if events else []:
+        rest = {key: value for key, value in each.items() if key not in ("schema_version", "time", "event")}
+        line = f"  {each.get('time', '')} {each['event']} {json.dumps(rest) if rest else ''}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if left := leftovers(opened, replaced=True):
+        console.print(f"{len(left)} leftovers; see `jobs clean`.", highlight=False)
+
+
+@app.command()
+def resume(job: JobArgument) -> None:
+    """Run a job again from where it stands; finished cases are kept."""
+    from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
+    from SSLSegLib.jobs.folder import Job
+
+    opened = Job.open(job)
+    run_in_terminal(opened)
+    print_outputs(opened)
+
+
+@app.command()
+def cancel(job: JobArgument) -> None:
+    """Cancel a running job and end everything it started; it can be resumed."""
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.process import cancel_job
+
+    before = Job.open(job).state().status
+    if before in ("finished", "failed", "cancelled"):
+        console.print(f"The job is not running: it is {before}.", highlight=False)
+        return
+    console.print(f"The job is {cancel_job(job).status}.", highlight=False)
+
+
+@app.command()
+def clean(
+    job: JobArgument,
+    replaced: Annotated[bool, typer.Option("--replaced", help="Also results that were put aside.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove what killed runs left behind; never a result, a log or anything else that is not the job's own."""
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.lock import JobLock
+
+    opened = Job.open(job)
+    try:
+        with JobLock(opened.lock_path):  # nobody is running it meanwhile
+            found = leftovers(opened, replaced=replaced)
+            freed = sum(_bytes_of(path) for path in found)
+            for path in found if not dry_run else []:
+                _remove(path)
+    except OSError as error:
+        raise JobError(f"{opened.folder} cannot be cleaned: {error.strerror}.") from error
+    verb = "would be removed" if dry_run else "removed"
+    console.print(f"{len(found)} leftovers {verb}, {freed / 1e6:.1f} MB.", highlight=False)
+
+
+def _bytes_of(path: Path) -> int:
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(inner.lstat().st_size for inner in path.rglob("*") if not inner.is_dir())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _plain(text: str) -> str:
+    """For a table cell: square brackets are no markup there."""
+    from rich.markup import escape
+
+    return escape(text)
