@@ -77,7 +77,10 @@ def make_packaging_module(fake: PackagingFake) -> types.ModuleType:
 
     def pip_ensure(requirements: Any, **options: Any) -> None:
         wanted = [each for each in as_list(requirements) if not satisfied(each)]
-        if not wanted or (slicer.app.testingEnabled() and options.get("skip_in_testing", True)):
+        if not wanted:
+            fake.requests.append(("pip_ensure satisfied", (requirements,), options))
+            return
+        if slicer.app.testingEnabled() and options.get("skip_in_testing", True):
             fake.requests.append(("pip_ensure skipped", (requirements,), options))
             return
         if options.get("prompt_install", True) and fake.decline:

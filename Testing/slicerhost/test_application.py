@@ -96,14 +96,15 @@ def test_nothing_is_installed_but_everything_asked_for_is_known(host, tmp_path: 
     assert [str(each) for each in wanted] == ["numpy>=1", "no-such-package-here>=2"]
     assert not slicer.packaging.pip_check(wanted)
     slicer.packaging.pip_ensure(wanted, requester="Toy")
+    slicer.packaging.pip_ensure("numpy>=1")
     host.set_testing(False)
     slicer.packaging.pip_ensure(wanted, requester="Toy")
     host.packaging.decline = True
     with pytest.raises(RuntimeError, match="declined"):
         slicer.packaging.pip_ensure("no-such-package-here")
     kinds = [kind for kind, _, _ in host.packaging.requests]
-    assert kinds == ["pip_ensure skipped", "pip_ensure", "pip_ensure declined"]
-    assert [str(each) for each in host.packaging.requests[1][1][0]] == ["no-such-package-here>=2"]
+    assert kinds == ["pip_ensure skipped", "pip_ensure satisfied", "pip_ensure", "pip_ensure declined"]
+    assert [str(each) for each in host.packaging.requests[2][1][0]] == ["no-such-package-here>=2"]
 
 
 def test_extension_fakes_record_what_they_were_asked(host) -> None:
@@ -132,3 +133,26 @@ def test_the_embedded_start_steps_aside_for_the_host(host) -> None:
 
     assert embedded.in_application()
     assert embedded.current_scene() is slicer.mrmlScene
+
+
+def test_without_a_main_window_a_module_runs_and_the_process_ends_well() -> None:
+    """As with ``Slicer --no-main-window --testing``; a process of its own, since there is one host per process."""
+    import subprocess
+    import sys
+
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+import slicerhost
+host = slicerhost.start(window=False)
+import slicer
+assert slicer.util.mainWindow() is None and slicer.app.layoutManager() is None
+widget = host.load_module(Path({str(Path(__file__).parent / "toy" / "Toy.py")!r}))
+volume = widget.logic.makeRamp()
+node = widget.logic.process(volume, 100, False)
+assert slicer.util.arrayFromSegmentBinaryLabelmap(node, "above", volume).any()
+host.unload_module("Toy")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
