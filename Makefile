@@ -13,7 +13,7 @@ help:
 	@echo "make demo                         run the main job on generated scans and show what comes out"
 	@echo "make demo COHORT=path/cohort.json the same on your own data"
 	@echo "make test                         run the whole test suite"
-	@echo "make bench-...                    long measurements: $$(grep -o '^bench-[a-z-]*' Makefile | tr '\n' ' ')"
+	@echo "make bench-NAME                   long measurements: $(patsubst Testing/benchmarks/bench_%.py,%,$(wildcard Testing/benchmarks/bench_*.py))"
 
 install:
 	@$(PYTHON) tools/install.py $(VENV)
@@ -28,11 +28,9 @@ lint: install
 test: lint
 	$(RUN) -m pytest
 
-bench-tffs: install
-	$(RUN) Testing/benchmarks/bench_tffs.py $(ARGS)
-
-bench-checkpoint: install
-	$(RUN) Testing/benchmarks/bench_checkpoint.py $(ARGS)
+# Long measurements; ARGS="..." is passed on.
+bench-%: install
+	$(RUN) Testing/benchmarks/bench_$(subst -,_,$*).py $(ARGS)
 
 # The pinned lock files from requirements.in (needs uv and the network; for developers).
 lock:
