@@ -123,7 +123,7 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.NodeRemovedEvent, self.onSceneChanged)
         self.initializeParameterNode()
         if self.session.usable:
-            self.session.stepper.start(warm_steps())
+            self.session.stepper.start(warm_steps(), failed=lambda error: None)  # the click that needs it will tell
         self.ui.setupSection.collapsed = not (self.session.light_missing or self.session.compute_missing)
 
     def cleanup(self):

@@ -213,7 +213,8 @@ class ResultsSection:
             ("Ctrl+Shift+N", self.onNextSlice),
             ("Ctrl+Shift+P", self.onPreviousSlice),
         ):
-            shortcut = qt.QShortcut(qt.QKeySequence(keys), window)
+            shortcut = qt.QShortcut(window)
+            shortcut.setKey(qt.QKeySequence(keys))
             shortcut.connect("activated()", slot)
             self._shortcuts.append(shortcut)
 

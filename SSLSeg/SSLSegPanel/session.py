@@ -1,6 +1,7 @@
 """What the sections of the panel share: logic, the scene's parameters and cases, the run, and who hears of changes."""
 
 import importlib.util
+import time
 from pathlib import Path
 
 import qt
@@ -16,7 +17,7 @@ LIGHT_PACKAGES = ("pydantic", "psutil", "filelock", "pooch", "cc3d")
 COMPUTE_PACKAGES = ("torch", "sam2", "safetensors", "matplotlib")
 """What a run needs as well."""
 
-_STEP_BUDGET = 25  # milliseconds of work between two looks of Slicer at its events
+_STEP_BUDGET = 0.025  # seconds of work between two looks of Slicer at its events
 
 
 def missing_packages(names):
@@ -90,10 +91,9 @@ class Stepper:
             steps.close()
 
     def _work(self):
-        clock = qt.QElapsedTimer()
-        clock.start()
+        deadline = time.monotonic() + _STEP_BUDGET
         self._timer.setInterval(0)
-        while self._waiting and clock.elapsed() < _STEP_BUDGET:
+        while self._waiting and time.monotonic() < deadline:
             steps, done, failed, said = self._waiting[0]
             try:
                 text = next(steps)

@@ -5,6 +5,7 @@ from helpers_module import results_of
 
 from SSLSegLib.cases.reading import read_image, read_label_file
 from SSLSegLib.errors import SSLSegError
+from SSLSegLib.pseudolabels.storage import read_result
 
 
 def export(panel, folder, **wanted):
@@ -32,7 +33,8 @@ def test_accepted_cases_are_written_in_the_grid_of_their_scan_and_others_are_not
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == [f"{case.id}.nii.gz", f"{case.id}.seg.nrrd", "manifest.json", "review.csv"]
     scan = read_image(inputs.cohort.parent / "images" / f"{case.id}.nii.gz")
-    label = read_label_file(tmp_path / "out" / f"{case.id}.nii.gz", ())
+    classes = read_result(finished_job / "results" / case.id).classes
+    label = read_label_file(tmp_path / "out" / f"{case.id}.nii.gz", classes)
     assert label.geometry.matches(scan.geometry)
     assert np.array_equal(label.array, results_of(finished_job)[case.id])
     assert f"{case.id},{case.id},accepted" in (tmp_path / "out" / "review.csv").read_text()

@@ -18,6 +18,7 @@ def main(arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument("picture", type=Path)
     parser.add_argument("--job", type=Path, help="A finished job; otherwise one is run in build/screenshot.")
+    parser.add_argument("--weights", help="Name or file; the bundled weights by default.")
     parser.add_argument("--width", type=int, default=1680)
     parser.add_argument("--height", type=int, default=1080)
     options = parser.parse_args(arguments)
@@ -36,6 +37,7 @@ def main(arguments):
         from SSLSegPanel.loading import sample_steps
 
         panel.ui.outputEdit.setCurrentPath(str(work / "jobs"))
+        panel.session.parameters.weights = options.weights or panel.session.parameters.weights
         panel.casesSection._load(sample_steps(work))
         host.wait_until(lambda: panel.ui.applyButton.enabled, 300)
         panel.ui.applyButton.click()
