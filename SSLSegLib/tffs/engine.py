@@ -177,7 +177,7 @@ class TffsEngine:
         self._check(slices, template, positions, tuple(in_plane), sums)
         self._use(template)
         limit = min(slices + template.slices, self._network.model.max_obj_ptrs_in_encoder)
-        runs = sums.like()
+        runs = ProbabilitySums(slices, sums.in_plane, self.device)
         done, total = 0, slices * len(positions)
         with computing(self.options.precision, self.device):
             started: dict[Direction, list[HalfChain]] = {"forward": [], "backward": []}

@@ -35,10 +35,6 @@ class ProbabilitySums:
         """(rows, columns)."""
         return self.total.shape[1], self.total.shape[2]
 
-    def like(self) -> "ProbabilitySums":
-        """Empty sums of the same size at the same place."""
-        return ProbabilitySums(self.slices, self.in_plane, self.total.device)
-
     def add_slices(self, slices: list[int], probabilities: torch.Tensor) -> None:
         """Add one run's probabilities (n, rows, columns) at the given slices; a slice may occur more than once."""
         index = torch.tensor(slices, device=self.total.device)

@@ -81,13 +81,15 @@ def compare(size: int, slices: int, insertions: int, precisions: list[str]) -> N
     positions = sorted({middle, *(round(i * (slices - 1) / max(insertions - 1, 1)) for i in range(insertions))})
     positions = positions[:insertions] if middle in positions[:insertions] else positions[-insertions:]
 
+    encoder = TffsEngine(model, TffsOptions())
+    blocks, encoding = cpu_seconds(lambda: (encoder.encode(unlabelled), encoder.encode(labelled)))
+
     def engine_run(precision: str, at: list[int]):
         engine = TffsEngine(model, TffsOptions(precision=precision))
-        blocks, encoding = cpu_seconds(lambda: (engine.encode(unlabelled), engine.encode(labelled)))
         template, prompting = cpu_seconds(lambda: engine.template(blocks[1], mask, IN_PLANE))
         sums = ProbabilitySums(slices, IN_PLANE)
         _, tracking = cpu_seconds(lambda: engine.propagate(blocks[0], template, at, IN_PLANE, sums))
-        return sums, tracking / len(at), prompting, encoding / (2 * slices)
+        return sums, tracking / len(at), prompting
 
     def stock_chain():
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
@@ -95,17 +97,18 @@ def compare(size: int, slices: int, insertions: int, precisions: list[str]) -> N
 
     print(f"\n{size} px, {slices} unlabelled x {slices} labelled slices, one thread, CPU seconds")
     expected, stock_seconds = cpu_seconds(stock_chain)
-    print(f"  stock predictor, one chain: {stock_seconds:.1f} s")
+    print(f"  stock predictor, one chain: {stock_seconds:.1f} s", flush=True)
     for precision in precisions:
-        alone, seconds, prompting, encoding = engine_run(precision, [middle])
+        alone, seconds, prompting = engine_run(precision, [middle])
         difference = (torch.from_numpy(alone.mean) - expected).abs()
         flips = ((torch.from_numpy(alone.mean) > 0.5) != (expected > 0.5)).float().mean()
-        _, shared, _, _ = engine_run(precision, positions)
+        _, shared, _ = engine_run(precision, positions)
         print(
             f"  {precision:6s} chain alone {seconds:6.2f} s = {stock_seconds / seconds:5.1f}x   "
             f"of {len(positions)} insertions {shared:6.2f} s = {stock_seconds / shared:5.1f}x   "
             f"max |dp| {difference.max():.1e}, mean {difference.mean():.1e}, labels that differ {100 * flips:.3f} %   "
-            f"(once per volume: {encoding:.2f} s a slice to encode, {prompting:.2f} s to prompt)"
+            f"(once per volume: {encoding / (2 * slices):.2f} s a slice to encode, {prompting:.2f} s to prompt)",
+            flush=True,
         )
 
 
