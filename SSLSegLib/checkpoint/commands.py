@@ -20,6 +20,7 @@ def train_checkpoint(
     image_size: Annotated[int, typer.Option(help="Side of a frame in pixels, a multiple of 32.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Subject pairs in a step.")] = 4,
     workers: Annotated[int, typer.Option(min=0, help="Processes that generate data; a GPU needs 12 and more.")] = 1,
+    validation: Annotated[int, typer.Option(min=1, help="Batches of the fixed validation set.")] = 8,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU. Default: OMP_NUM_THREADS.")] = None,
     start_from: Annotated[
         Path | None, typer.Option(help="Start from the weights of another training's folder.")
@@ -45,6 +46,7 @@ def train_checkpoint(
         steps=steps,
         minutes=minutes,
         workers=workers,
+        validation=validation,
         device=str(choice.device),
     )
     with _Bar(console) as bar:

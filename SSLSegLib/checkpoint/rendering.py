@@ -70,7 +70,7 @@ def draw_contrast(
         bias=float(abs(rng.normal(0, 0.15))),
         blur=float(rng.uniform(0.3, 1.3)),
         thick=bool(rng.random() < 0.3),
-        noise=float(np.exp(rng.uniform(np.log(0.005), np.log(0.08)))),
+        noise=float(np.exp(rng.uniform(np.log(0.004), np.log(0.06)))),
         grain=float(rng.choice([0.0, 0.6, 1.0])),
         gamma=float(np.exp(0.25 * rng.normal())),
     )

@@ -43,7 +43,7 @@ class SampleOptions:
     distinct: tuple[float, float] = (0.15, 0.15)
     easing: int = 1
     pool: int = 300
-    renewal: float = 0.1
+    renewal: float = 0.12
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Batch:
 def draw_pair(rng: np.random.Generator) -> Pair:
     """A new anatomy and two subjects of it."""
     anatomy = draw_anatomy(rng)
-    amount = 0.02 + 0.1 * rng.random() ** 2
+    amount = 0.02 + 0.08 * rng.random() ** 2
     return Pair(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(2)]))
 
 
@@ -152,12 +152,12 @@ def draw_sample(
     usable = []
     for candidate in anatomy.candidates:
         size = area[:, :, list(candidate)].sum(2)
-        if size[0].max() > 60 and (size[1].max() > 40 or rng.random() < 0.05):
+        if size[0].max() > 150 and (size[1].max() > 100 or rng.random() < 0.05):
             usable.append((candidate, size))
     if not usable:
         return None
     # Large structures more often: small ones are many.
-    weight = np.array([size[0].max() for _, size in usable]) ** 0.7
+    weight = np.array([size[0].max() for _, size in usable]) ** 0.9
     several = len(usable) < options.targets
     picks = rng.choice(len(usable), options.targets, replace=several, p=weight / weight.sum())
     chosen = [usable[i] for i in picks]
@@ -166,14 +166,14 @@ def draw_sample(
     if rng.random() < 0.5:  # the backward pass: the whole video reversed
         reference, run = reference[::-1].copy(), run[::-1].copy()
 
-    change = change or str(rng.choice(CHANGES, p=[0.7, 0.23, 0.07]))
+    change = change or str(rng.choice(CHANGES, p=[0.75, 0.2, 0.05]))
     contrast = draw_contrast(rng, anatomy.tissues, distinct=distinct)
     contrasts = (contrast, related_contrast(rng, contrast, anatomy.tissues, change))
     largest = chosen[0][1][0].argmax()
     inside = torch.isin(labels[0, largest], torch.tensor(chosen[0][0], dtype=torch.uint8))
     rows, columns = np.nonzero(inside.numpy())
     span = max(np.ptp(rows), np.ptp(columns)) / 128
-    extent = float(np.clip(rng.uniform(min(max(0.45, 1.15 * span), 1.0), 1.1), 0.45, 1.0))
+    extent = float(np.clip(span / rng.uniform(0.25, 0.85), 0.4, 1.0))
     centre = np.array([rows.mean(), columns.mean()]) + rng.uniform(-0.5, 0.5, 2) * (extent - span) * 80
     flips = [axis for axis in (1, 2) if rng.random() < 0.5]
     transpose = rng.random() < 0.5

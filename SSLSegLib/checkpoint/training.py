@@ -24,7 +24,7 @@ from .teaching import Decoded, Teacher
 __all__ = ["Trainer", "TrainingOptions", "segmentation_loss"]
 
 
-SHORT_SHAPES = ((2, 4), (4, 4), (6, 3), (10, 3))
+SHORT_SHAPES = ((2, 3), (4, 3), (6, 2), (10, 2))
 CHAIN_SHAPES = ((4, 6), (8, 6), (12, 5), (20, 4))
 
 
@@ -159,7 +159,7 @@ class Trainer:
         self.step, self.elapsed = 0, 0.0
         self.device = torch.device(options.device)
         self.configuration = small_configuration(image_size=options.image_size)
-        self._build(options.small_size if options.small_until > 0 else options.image_size)
+        self._build(min(options.small_size, options.image_size) if options.small_until > 0 else options.image_size)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         if self.state_path.exists():
             self._resume()
