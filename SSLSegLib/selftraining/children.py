@@ -197,7 +197,10 @@ def usable_cores() -> int:
 
 def _on_device(child: Child, device: str) -> None:
     if device.startswith("cuda:"):
-        child.environment = {**child.environment, "CUDA_VISIBLE_DEVICES": device.removeprefix("cuda:")}
+        number, visible = device.removeprefix("cuda:"), os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible and number.isdigit() and int(number) < len(visible.split(",")):
+            number = visible.split(",")[int(number)]  # "cuda:1" is the second of those that this process may use
+        child.environment = {**child.environment, "CUDA_VISIBLE_DEVICES": number}
     if "device" in type(child.spec).model_fields:
         child.spec = child.spec.model_copy(update={"device": device.split(":")[0]})
 

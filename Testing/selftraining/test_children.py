@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import SSLSegLib
-from SSLSegLib.selftraining.children import Child, child_environment, real_interpreter, run_children
+from SSLSegLib.selftraining.children import Child, _on_device, child_environment, real_interpreter, run_children
 from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.folders import WorkFolder
 from SSLSegLib.selftraining.plan import PlanSpec
@@ -192,6 +192,15 @@ def test_each_gpu_gets_one_fold_at_a_time(tmp_path):
 
     assert _slots(SelfTrainingOptions.of("standard", devices=("cuda:0", "cuda:1")), 5) == ["cuda:0", "cuda:1"]
     assert _slots(SelfTrainingOptions.of("quick", devices=("cpu",), folds_per_device=2), 5) == ["cpu", "cpu"]
+
+
+def test_a_gpu_is_one_of_those_that_this_process_may_use(tmp_path, monkeypatch):
+    child = _child(tmp_path, "unused", "")
+    _on_device(child, "cuda:1")
+    assert child.environment["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    _on_device(child, "cuda:1")
+    assert child.environment["CUDA_VISIBLE_DEVICES"] == "5"
 
 
 def test_the_specification_of_a_child_is_plain_json(finished):

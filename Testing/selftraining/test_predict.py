@@ -102,6 +102,8 @@ def test_a_round_that_is_not_finished_is_refused(finished):
         find_round(finished.work, "7")
     with pytest.raises(SelfTrainingError, match="baseline"):
         find_round(finished.work, "baseline")
+    with pytest.raises(SelfTrainingError, match="no round"):
+        find_round(finished.work, "last")
 
 
 @pytest.mark.parametrize(("file", "name"), [("a/new_01.nii.gz", "new_01"), ("x.y.nrrd", "x.y"), ("dicom", "dicom")])
