@@ -1,7 +1,7 @@
 """The methods from end to end. Each function reads like its algorithm in the paper; the rooms do the work."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,84 @@ from SSLSegLib.tffs.options import TffsOptions
 if TYPE_CHECKING:
     from SSLSegLib.evaluation.scores import CaseScores
     from SSLSegLib.pseudolabels.label import PseudoLabel
+    from SSLSegLib.selftraining.folders import RoundFolder
+    from SSLSegLib.selftraining.options import SelfTrainingOptions
+    from SSLSegLib.selftraining.report import Outcome
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.features import VolumeFeatures
     from SSLSegLib.tffs.template import LabelledTemplate
     from SSLSegLib.weights.loading import LoadedSam2
 
-__all__ = ["METHOD", "LabelledCase", "encode_labelled", "ensemble", "leave_one_out", "pseudo_label", "reliability"]
+__all__ = [
+    "METHOD",
+    "LabelledCase",
+    "Refined",
+    "encode_labelled",
+    "ensemble",
+    "leave_one_out",
+    "pseudo_label",
+    "reliability",
+    "ssl_medsam2",
+]
 
 METHOD = "TFFS-MedSAM2"
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What Algorithm 1 returns, and how it got there.
+
+    Args:
+        model: The refined model: the round whose folds are averaged
+            (:func:`SSLSegLib.selftraining.model.load_model`, ``predict``, ``export``).
+        outcome: Reports of all rounds, and why they ended.
+    """
+
+    model: "RoundFolder"
+    outcome: "Outcome"
+
+
+def ssl_medsam2(
+    cohort: Cohort,
+    pseudo_label_cases: Callable[[], Any],
+    results: Mapping[str, Path],
+    work: Path,
+    training: "SelfTrainingOptions",
+    *,
+    progress: Progress = silent,
+) -> Refined:
+    """Labels for the unlabelled cases and a model for new ones, from a few labelled cases (SSL-MedSAM2, Algorithm 1).
+
+    Run again with the same arguments after any end, kill -9 included: what is finished is kept.
+
+    Args:
+        cohort: At least one labelled and one unlabelled case, checked before. References and test cases stay unseen.
+        pseudo_label_cases: Writes the pseudo-labels that are missing in ``results``: :func:`pseudo_label` with a sink.
+        results: Unlabelled case -> folder of its pseudo-label.
+        work: Folder of the self-training (:mod:`SSLSegLib.selftraining.folders`).
+        training: How to train.
+        progress: Hears of the training.
+
+    Raises:
+        SSLSegError: A case cannot be used, or a training fails.
+
+    Example:
+        >>> def f():
+        ...     pseudo_label(cohort, medsam2, TffsOptions(), seed=42, sink=save)
+        >>> ssl_medsam2(cohort, f, results, work, SelfTrainingOptions.of("quick")).model  # doctest: +SKIP
+    """
+    from SSLSegLib.selftraining.model import find_round
+    from SSLSegLib.selftraining.rounds import self_train
+
+    # Pseudo label initialization:   Y^u <- f(X^u | D^l)
+    pseudo_label_cases()
+    # While not converge:
+    #     training set building:     D <- {D^l, (X^u, Y^u)}
+    #     model refinement:          g <- train on D
+    #     pseudo label updating:     Y^u <- g(X^u)
+    outcome = self_train(cohort, results, work, training, progress=progress)
+    # Return refined model g
+    return Refined(find_round(work, len(outcome.rounds)), outcome)
 
 
 def pseudo_label(
@@ -37,6 +107,9 @@ def pseudo_label(
     progress: Progress = silent,
     skip: Collection[str] = (),
     scratch: Path | None = None,
+    case_scratch: Path | None = None,
+    engine: "TffsEngine | None" = None,
+    labelled: "Sequence[LabelledCase] | None" = None,
 ) -> "TffsEngine":
     """Pseudo-label every unlabelled case without training (SSL-MedSAM2, Algorithm 2).
 
@@ -52,6 +125,9 @@ def pseudo_label(
         progress: Hears stages, tracked frames and results.
         skip: Ids of unlabelled cases that are finished already.
         scratch: Folder for the image features of labelled cases; in memory without it.
+        case_scratch: Folder for those of the unlabelled case in hand; in memory without it.
+        engine: One that has been used before, with the same model and options.
+        labelled: The labelled cases as :func:`encode_labelled` gave them before with that engine.
 
     Returns:
         The engine, whose counts say how much was computed.
@@ -62,15 +138,16 @@ def pseudo_label(
     from SSLSegLib.tffs.engine import TffsEngine
 
     cohort.require(labelled=1, unlabelled=1)
-    engine = TffsEngine(model.model, options, model.device)
+    engine = engine or TffsEngine(model.model, options, model.device)
     waiting = [case for case in cohort.unlabelled if case.id not in skip]
     if not waiting:
         return engine
-    labelled = encode_labelled(engine, cohort, cohort.labelled, model.image_size, progress, scratch)
+    if labelled is None:
+        labelled = encode_labelled(engine, cohort, cohort.labelled, model.image_size, progress, scratch)
     tracking = _Tracking(progress, cohort, waiting, [labelled] * len(waiting), options.insertions)
     for case in waiting:
         began = time.monotonic()
-        image = _encode(engine, cohort, case, model.image_size, tracking.encoding(case))
+        image = _encode(engine, cohort, case, model.image_size, tracking.encoding(case), case_scratch)
         sink(_segment(engine, cohort, case, image, labelled, model, options, seed, tracking))
         progress("result", case=case.id, seconds=round(time.monotonic() - began, 2))
     return engine

@@ -25,6 +25,7 @@ __all__ = [
     "BUNDLED",
     "CohortArgument",
     "Commands",
+    "CpuIfNeededOption",
     "DeviceOption",
     "InsertionsOption",
     "KeepAllOption",
@@ -33,6 +34,7 @@ __all__ = [
     "Preset",
     "PresetOption",
     "ResampleOption",
+    "SchedulerOption",
     "SeedOption",
     "ThreadsOption",
     "ThresholdOption",
@@ -110,6 +112,12 @@ ThreadsOption = Annotated[
 ]
 ResampleOption = Annotated[
     bool, typer.Option("--resample-labels", help="Put labels of another geometry onto their image's grid.")
+]
+SchedulerOption = Annotated[
+    str, typer.Option(help="Where to compute: local, dask://HOST:PORT or slurm:CONFIG.json (docs/cluster.md).")
+]
+CpuIfNeededOption = Annotated[
+    bool, typer.Option("--cpu-if-needed", help="Let the CPU take over if the GPU's memory does not suffice at all.")
 ]
 
 

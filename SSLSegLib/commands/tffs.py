@@ -8,12 +8,14 @@ import typer
 from SSLSegLib.commands.shared import (
     BUNDLED,
     CohortArgument,
+    CpuIfNeededOption,
     DeviceOption,
     InsertionsOption,
     KeepAllOption,
     PrecisionOption,
     PresetOption,
     ResampleOption,
+    SchedulerOption,
     SeedOption,
     ThreadsOption,
     ThresholdOption,
@@ -45,17 +47,22 @@ def tffs(
     resample_labels: ResampleOption = False,
     report: Annotated[bool, typer.Option(help="Write tables and pictures.")] = True,
     scene: Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")] = True,
+    cpu_if_needed: CpuIfNeededOption = False,
+    scheduler: SchedulerOption = "local",
 ) -> None:
     """Pseudo-label every unlabelled case of a cohort, without any training (TFFS-MedSAM2)."""
     from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.schedulers import is_local
     from SSLSegLib.jobs.tffs import tffs_manifest
 
     options = tffs_options(preset, insertions, precision, threshold, keep_all_components)
+    is_local(scheduler)  # a wrong one is said before any work
     checked = load_checked_cohort(cohort, resample_labels=resample_labels, output=out)
     manifest = tffs_manifest(
         checked, weights, options, seed=seed, device=device, threads=threads, report=report, scene=scene
     )
     job = Job.create(out, manifest)
+    job.scheduler, job.cpu_if_needed = scheduler, cpu_if_needed
     run_in_terminal(job, checked=True)
     print_outputs(job)
 
@@ -65,6 +72,8 @@ def run(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Repeat the manifest in this new folder instead of resuming.")
     ] = None,
+    cpu_if_needed: CpuIfNeededOption = False,
+    scheduler: SchedulerOption = "local",
 ) -> None:
     """Run or resume a job, or repeat its manifest elsewhere: on the same machine the result is the same to the bit."""
     from SSLSegLib.errors import JobError
@@ -77,6 +86,7 @@ def run(
         opened = Job.open(job)
     else:
         raise JobError(f"{job} does not lie in a job folder.", remedy="Name a folder for the job with --out.")
+    opened.scheduler, opened.cpu_if_needed = scheduler, cpu_if_needed
     run_in_terminal(opened)
     print_outputs(opened)
 

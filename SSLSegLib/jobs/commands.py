@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from SSLSegLib.commands.shared import console
+from SSLSegLib.commands.shared import CpuIfNeededOption, SchedulerOption, console
 from SSLSegLib.errors import JobError, SSLSegError
 
 if TYPE_CHECKING:
@@ -131,12 +131,13 @@ def show(job: JobArgument, events: Annotated[int, typer.Option(min=0, help="How 
 
 
 @app.command()
-def resume(job: JobArgument) -> None:
+def resume(job: JobArgument, cpu_if_needed: CpuIfNeededOption = False, scheduler: SchedulerOption = "local") -> None:
     """Run a job again from where it stands; finished cases are kept."""
     from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
     from SSLSegLib.jobs.folder import Job
 
     opened = Job.open(job)
+    opened.scheduler, opened.cpu_if_needed = scheduler, cpu_if_needed
     run_in_terminal(opened)
     print_outputs(opened)
 

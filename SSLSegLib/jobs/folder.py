@@ -74,6 +74,9 @@ class Job:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = Path(folder)
         self.manifest = manifest
+        # Where and how the work is done, which is no part of what comes out (see jobs.schedulers, jobs.retry).
+        self.scheduler = "local"
+        self.cpu_if_needed = False
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> "Job":

@@ -3,8 +3,9 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +18,10 @@ from SSLSegLib.jobs.manifest import InputFile, Manifest
 from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
 from SSLSegLib.progress import Progress
 from SSLSegLib.tffs.options import TffsOptions
+
+if TYPE_CHECKING:
+    from SSLSegLib.pseudolabels.label import PseudoLabel
+    from SSLSegLib.weights.loading import LoadedSam2
 
 __all__ = ["KIND", "TffsParameters", "tffs_manifest", "threads_here"]
 
@@ -131,49 +136,70 @@ def run(job: Job, progress: Progress) -> None:
     if len(finished) < len(case_ids):
         for outdated in (report, scene):
             outdated.unlink(missing_ok=True)
-        _segment(job, parameters, cohort, finished, progress)
+        _segment(job, cohort, finished, progress)
     if parameters.report and not report.exists():
         write_job_report(job, cohort, progress)
     if parameters.scene and not scene.exists():
         write_job_scene(job, cohort, progress)
 
 
-def _segment(job: Job, parameters: TffsParameters, cohort: Cohort, finished: list[str], progress: Progress) -> None:
-    import torch
+def job_model(job: Job, parameters: TffsParameters, progress: Progress) -> "LoadedSam2":
+    """The weights of a job on its device, the same to the bit as when the job was made.
 
-    from SSLSegLib.pipelines import pseudo_label
-    from SSLSegLib.pseudolabels.label import PseudoLabel
-    from SSLSegLib.pseudolabels.storage import save_pseudo_label
-    from SSLSegLib.weights.loading import load_sam2
+    Raises:
+        SSLSegError: They are missing or others, or the device cannot be used.
+    """
+    from SSLSegLib.jobs.segmenting import load_model
 
     progress("stage", stage="Loading the weights", total=None)
-    torch.set_num_threads(parameters.threads)
-    model = load_sam2(parameters.weights, parameters.device)
-    if model.sha256 != job.manifest.inputs["weights"].sha256:
-        raise JobError("The weights are others than when the job was made.", remedy="Start a new job.")
-    progress("device", device=str(model.device), outcome=model.device_outcome)
-    done = list(finished)
+    return load_model(job.manifest, parameters, progress)
 
-    def keep(label: PseudoLabel) -> None:
-        # The manifest's date, so that the same manifest gives the same bytes whenever it is run.
+
+def result_sink(
+    job: Job, cohort: Cohort, finished: Sequence[str], progress: Progress
+) -> "Callable[[PseudoLabel], None]":
+    """Takes each pseudo-label into the job folder, dated like the manifest so that it always gives the same bytes."""
+    from SSLSegLib.jobs.estimate import require_disk
+    from SSLSegLib.pseudolabels.storage import save_pseudo_label
+
+    told = _counter(finished, len(cohort.unlabelled), progress)
+
+    def keep(label: "PseudoLabel") -> None:
         label = dataclasses.replace(label, provenance={**label.provenance, "date": job.manifest.created})
+        require_disk(job.folder, label.probability.nbytes + 4 * label.uncertainty.nbytes)
         with job.new_result(label.case_id) as folder:
             save_pseudo_label(folder, label, cohort.classes)
-        done.append(label.case_id)
-        progress("cases", done=len(done), total=len(cohort.unlabelled))
+        told(label.case_id)
 
+    return keep
+
+
+def _counter(finished: Sequence[str], total: int, progress: Progress) -> Callable[[str], None]:
+    done = set(finished)
+
+    def told(case_id: str) -> None:
+        done.add(case_id)
+        progress("cases", done=len(done), total=total)
+
+    return told
+
+
+def _segment(job: Job, cohort: Cohort, finished: list[str], progress: Progress) -> None:
+    from SSLSegLib.jobs.schedulers import is_local, segment_on_cluster
+    from SSLSegLib.jobs.segmenting import Segmenter
+
+    def waiting() -> list[str]:
+        return [case.id for case in cohort.unlabelled if not job.has_result(case.id)]
+
+    if not is_local(job.scheduler):
+        segment_on_cluster(job, waiting(), _counter(finished, len(cohort.unlabelled), progress), progress)
+        return
+    progress("stage", stage="Loading the weights", total=None)
+    segmenter = Segmenter(job.manifest, progress, cpu_allowed=job.cpu_if_needed)
+    segmenter.estimate(job.folder, progress, skip=finished)
     with job.scratch() as scratch:
-        engine = pseudo_label(
-            cohort,
-            model,
-            parameters.options,
-            seed=job.manifest.seed,
-            sink=keep,
-            progress=progress,
-            skip=finished,
-            scratch=scratch,
-        )
-    progress("metric", **dataclasses.asdict(engine.counts))
+        counts = segmenter.segment(waiting, result_sink(job, cohort, finished, progress), progress, scratch=scratch)
+    progress("metric", **dataclasses.asdict(counts))
 
 
 KIND = JobKind("tffs", TffsParameters, preflight, run)

@@ -47,3 +47,29 @@ def start():
     for process in started:
         if process.running:
             process.cancel(patience=0.1)
+
+
+def _load_small_job() -> None:
+    if "small_job" not in sys.modules:
+        specification = importlib.util.spec_from_file_location("small_job", HERE / "small_job.py")
+        module = importlib.util.module_from_spec(specification)
+        sys.modules["small_job"] = module
+        specification.loader.exec_module(module)
+
+
+_load_small_job()
+
+
+@pytest.fixture(scope="session")
+def small_manifest(tmp_path_factory):
+    return sys.modules["small_job"].small_manifest(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def small_finished(tmp_path_factory, small_manifest):
+    """The small job run here without interruption: what every other way must equal."""
+    from SSLSegLib.jobs.runner import run_job
+
+    job = Job.create(tmp_path_factory.mktemp("small-finished") / "job", small_manifest)
+    assert run_job(job).status == "finished"
+    return job

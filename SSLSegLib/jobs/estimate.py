@@ -1,0 +1,309 @@
+"""What a run will take, before it starts: time, memory and disk, from costs measured on this machine.
+
+The work of TFFS is countable from headers: slices to encode, slices to prompt, frames to track (Algorithm 2 has R
+insertions per class and pair of cases). What one of each costs is measured on a few random slices with the real model.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.errors import JobError
+
+if TYPE_CHECKING:
+    from SSLSegLib.tffs.attention import KeyValues
+    from SSLSegLib.tffs.engine import TffsEngine
+    from SSLSegLib.tffs.options import TffsOptions
+
+__all__ = [
+    "Costs",
+    "Estimate",
+    "Work",
+    "count_work",
+    "estimate",
+    "estimate_run",
+    "measure_costs",
+    "require_disk",
+    "require_room",
+]
+
+_PROGRAM = 1.2e9  # bytes: Python with torch, SimpleITK and the weights
+_RESULT_BYTES = 16  # a voxel: uncertainty, spread and two label maps, unpacked
+_RESULT_BYTES_A_CLASS = 4
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much there is to compute and to keep.
+
+    Args:
+        encoded: Slices through the image encoder.
+        prompted: Labelled slices through the prompt path, over all classes; at most, known from headers alone.
+        tracked: Frames tracked (insertions x slices, over pairs and classes).
+        attended: The sum over tracked frames of the labelled slices that each attends to.
+        labelled_slices, largest_case: Slices of all labelled cases, and of the largest unlabelled one.
+        longest_template: Slices of the longest labelled case.
+        voxels, largest_voxels: Of all unlabelled cases still to do, and of the largest.
+        classes, channels: How many.
+    """
+
+    encoded: int
+    prompted: int
+    tracked: int
+    attended: int
+    labelled_slices: int
+    largest_case: int
+    longest_template: int
+    voxels: int
+    largest_voxels: int
+    classes: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one unit of each costs here.
+
+    Args:
+        encode, prompt, track: Seconds a slice; ``track`` without the labelled slices attended to.
+        attend: Seconds for each labelled slice that a tracked frame attends to.
+        feature_bytes: Image features of a slice.
+        template_bytes: Projected keys and values of a labelled slice.
+        device: Where they were measured.
+    """
+
+    encode: float
+    prompt: float
+    track: float
+    attend: float
+    feature_bytes: int
+    template_bytes: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Args:
+        seconds: Of computing; the report comes on top.
+        memory: Bytes at the peak with the features of the case in hand in memory; on a GPU without the program.
+        memory_on_disk: The same with those features in files.
+        disk: Bytes that results may take at most, and scratch files while it runs.
+        scratch: Those of the scratch files.
+    """
+
+    seconds: float
+    memory: int
+    memory_on_disk: int
+    disk: int
+    scratch: int
+
+    def in_words(self) -> str:
+        """One line for people."""
+        return (
+            f"about {_duration(self.seconds)}, {self.memory / 1e9:.1f} GB of memory, {self.disk / 1e9:.2g} GB of disk"
+        )
+
+
+def estimate_run(
+    cohort: Cohort, weights: str, options: "TffsOptions", *, device: str = "auto", threads: int | None = None
+) -> Estimate:
+    """What pseudo-labelling a cohort will take on this machine, for a look before a job is made.
+
+    Loads the weights and measures for about a second (the bundled model) to half a minute (large models on a CPU); call
+    it in a child process where a window must not stand still.
+
+    Raises:
+        SSLSegError: The cohort, the weights or the device cannot be used.
+    """
+    import torch
+
+    from SSLSegLib.tffs.engine import TffsEngine
+    from SSLSegLib.weights.loading import load_sam2
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = load_sam2(weights, device)
+    engine = TffsEngine(model.model, options, model.device)
+    return estimate(count_work(cohort, options), measure_costs(engine, model.image_size))
+
+
+def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] = ()) -> Work:
+    """Count the work of a cohort from the headers of its images.
+
+    Args:
+        cohort: The cohort.
+        options: R and the limit on prompted slices.
+        skip: Ids of cases that are finished.
+
+    Raises:
+        CaseError: An image is missing or damaged.
+    """
+    from SSLSegLib.cases.reading import read_geometry
+
+    labelled = [read_geometry(cohort, case).shape[0] for case in cohort.labelled]
+    shapes = [read_geometry(cohort, case).shape for case in cohort.unlabelled if case.id not in skip]
+    slices = [shape[0] for shape in shapes]
+    classes = len(cohort.classes)
+    limit = options.max_conditioning_slices or max(labelled, default=0)
+    prompted = [min(each, limit) for each in labelled]
+    tracked = sum(n * min(options.insertions, n) for n in slices) * classes
+    voxels = [math.prod(shape) for shape in shapes]
+    return Work(
+        encoded=(sum(labelled) if slices else 0) + sum(slices),
+        prompted=sum(prompted) * classes * len({shape[1:] for shape in shapes}),
+        tracked=tracked * len(labelled),
+        attended=tracked * sum(prompted),
+        labelled_slices=sum(labelled),
+        largest_case=max(slices, default=0),
+        longest_template=max(prompted, default=0),
+        voxels=sum(voxels),
+        largest_voxels=max(voxels, default=0),
+        classes=classes,
+        channels=max((len(case.images) for case in cohort.unlabelled), default=1),
+    )
+
+
+def measure_costs(engine: "TffsEngine", image_size: int, *, slices: int = 3) -> Costs:
+    """Time the real engine on a few slices of noise: a second or so with the bundled model, less on a GPU.
+
+    The engine's counts are left as they were.
+    """
+    import torch
+
+    from SSLSegLib.tffs.engine import WorkCounts
+    from SSLSegLib.tffs.ensemble import ProbabilitySums
+
+    counts, engine.counts = engine.counts, WorkCounts()
+    frames = torch.rand(slices, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    size = (image_size // 4, image_size // 4)
+    masks = {number: torch.zeros(slices, *size, dtype=torch.bool) for number in (1, slices)}
+    for number, mask in masks.items():
+        mask[:number, size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = True
+    engine.encode(frames[:1])  # the first call of anything is slower
+    encode, features = _timed(engine, lambda: engine.encode(frames))
+    prompt, tracking, template_bytes = 0.0, {}, 0
+    for number, mask in masks.items():
+        prompt, template = _timed(engine, lambda mask=mask: engine.template(features, mask, size))
+
+        def track(template=template) -> None:
+            sums = ProbabilitySums(slices, size, engine.device)
+            engine.propagate(features, template, [0], size, sums)
+
+        track()  # projects the keys
+        template_bytes = sum(_nbytes(part) for part in (template.keys or [])) // number
+        tracking[number] = min(_timed(engine, track)[0] for _ in range(2)) / slices
+    engine.counts = counts
+    attend = max(tracking[slices] - tracking[1], 0.0) / (slices - 1)
+    return Costs(
+        encode=encode / slices,
+        prompt=prompt / slices,
+        track=max(tracking[1] - attend, 0.0),
+        attend=attend,
+        feature_bytes=features.nbytes // slices,
+        template_bytes=template_bytes,
+        device=str(engine.device),
+    )
+
+
+def estimate(work: Work, costs: Costs) -> Estimate:
+    """Time, memory and disk of the given work at the given costs."""
+    seconds = (
+        work.encoded * costs.encode
+        + work.prompted * costs.prompt
+        + work.tracked * costs.track
+        + work.attended * costs.attend
+    )
+    # Image and display range; sums of p and p^2, of all runs and of those in hand; maps of every class and their merge.
+    arrays = 4 * work.largest_voxels * (2 * work.channels + 4 + 2 * work.classes + 4)
+    program = 0 if costs.device.startswith("cuda") else _PROGRAM
+    on_disk = int(program + arrays + work.longest_template * costs.template_bytes)
+    scratch = work.labelled_slices * costs.feature_bytes
+    results = work.voxels * (_RESULT_BYTES + _RESULT_BYTES_A_CLASS * work.classes)
+    return Estimate(
+        seconds=seconds,
+        memory=on_disk + work.largest_case * costs.feature_bytes,
+        memory_on_disk=on_disk,
+        disk=results + scratch,
+        scratch=scratch,
+    )
+
+
+def require_room(found: Estimate, folder: Path, *, available: int | None = None) -> bool:
+    """Refuse a run that memory or disk cannot hold, before it starts.
+
+    Args:
+        found: The estimate.
+        folder: The job folder.
+        available: Bytes of memory that are free; of this computer by default.
+
+    Returns:
+        Whether image features of the case in hand must go to files to fit.
+
+    Raises:
+        JobError: Saying how much is needed and how much there is.
+    """
+    free = shutil.disk_usage(folder).free
+    if found.disk > free:
+        raise JobError(
+            f"The run needs up to {found.disk / 1e9:.3g} GB of disk; {free / 1e9:.3g} GB are free at {folder}.",
+            remedy="Make space there, or choose another folder with --out.",
+        )
+    if available is None:
+        # The program itself is running already, and its memory is no longer among what is free.
+        available = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    if found.memory_on_disk > available:
+        raise JobError(
+            f"The run needs about {found.memory_on_disk / 1e9:.3g} GB of memory; {available / 1e9:.3g} GB are free.",
+            remedy="Close other programs, crop or resample the largest scans, or use a computer with more memory.",
+        )
+    on_disk = found.memory > available
+    if on_disk and found.disk + found.memory - found.memory_on_disk > free:
+        raise JobError(
+            f"The run needs about {found.memory / 1e9:.3g} GB of memory; {available / 1e9:.3g} GB are free, and the "
+            "disk has no room for what does not fit.",
+            remedy="Close other programs, or make space on the disk.",
+        )
+    return on_disk
+
+
+def require_disk(folder: Path, needed: int) -> None:
+    """Refuse to begin with files that the disk may not hold.
+
+    Raises:
+        JobError: Saying how much is needed and how much is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise JobError(
+            f"The next result may take {needed / 1e6:.1f} MB; {free / 1e6:.1f} MB are free at {folder}.",
+            remedy="Make space there and run the job again; finished cases are kept.",
+        )
+
+
+def _timed(engine: "TffsEngine", work):
+    import torch
+
+    began = time.perf_counter()
+    result = work()
+    if engine.device.type == "cuda":
+        torch.cuda.synchronize(engine.device)
+    return time.perf_counter() - began, result
+
+
+def _nbytes(keys: "KeyValues") -> int:
+    return sum(part.numel() * part.element_size() for part in keys if part is not None)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
