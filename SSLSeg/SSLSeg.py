@@ -176,6 +176,23 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._guiTag = parameters.connectGui(self.ui)
             self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.onParameters)
             self.refresh()
+            self.takeUpRun()
+
+    def takeUpRun(self):
+        """After a scene was loaded: know the run its results come from, and follow it where it still runs."""
+        from SSLSegPanel.job_run import JobRun
+
+        folder = self.session.parameters.jobFolder
+        if self.session.run is not None or not folder or not Path(folder).is_dir() or not self.session.usable:
+            return
+        try:
+            run = JobRun.open(folder)
+        except Exception:  # moved, damaged or newer: attaching by hand says which
+            return
+        self.session.run = run
+        if run.running:
+            self.runSection.watch(run)
+        self.session.run_changed.emit()
 
     def onParameters(self, caller=None, event=None):
         self.session.parameters_changed.emit()

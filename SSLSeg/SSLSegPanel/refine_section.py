@@ -143,7 +143,7 @@ class RefineSection:
 
     def onPlot(self, checked=False):
         with slicer.util.tryWithErrorDisplay(_("The plot could not be made.")):
-            self.session.logic.plotRounds(self.session.run)
+            self.session.logic.plotRounds(self.session.run, self.training)
 
     def close(self):
         """Stop watching; the training goes on, and can be attached to again."""

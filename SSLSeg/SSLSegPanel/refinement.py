@@ -10,6 +10,8 @@ from slicer.i18n import tr as _
 __all__ = ["apply_steps", "can_refine", "export_model", "load_round", "plot", "prepare", "reports", "roll_back"]
 
 KIND = "selftraining"
+ROUND = "SSLSeg.Round"
+"""Attribute of a segmentation that shows the labels of a round."""
 
 
 def can_refine():
@@ -41,9 +43,8 @@ def prepare(run, *, preset, rounds, device="auto"):
     Raises:
         SSLSegError: The folder holds other work, or an option is wrong.
     """
-    from SSLSegLib.jobs.selftraining import selftraining_manifest
-
     from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.selftraining import selftraining_manifest
 
     manifest = selftraining_manifest(run.job, preset=preset, rounds=rounds, device=device)
     return Job.create(run.job.folder.parent / f"training-{preset}-{rounds}", manifest)
@@ -56,6 +57,7 @@ def load_round(run, number, cases):
     """
     from SSLSegLib.cases.reading import read_label_file
     from SSLSegLib.cases.volume import LabelMap
+    from SSLSegLib.scene.hierarchy import place_beside
     from SSLSegLib.scene.marks import PseudoLabelMarks
     from SSLSegLib.scene.segmentations import label_to_segmentation_node
     from SSLSegLib.scene.volumes import node_geometry
@@ -66,15 +68,17 @@ def load_round(run, number, cases):
     classes = run.job.manifest.checked_parameters().loaded_cohort().classes
     count = 0
     for case in cases:
-        path = next(target.predictions.glob(f"{case.id}.*"), None)
-        if path is None or case.volume is None or (case.result and review_state(case.result) != "unreviewed"):
+        path = target.predictions / f"{case.id}.nii.gz"
+        if not path.is_file() or case.volume is None or (case.result and review_state(case.result) != "unreviewed"):
             continue
         label = read_label_file(path, classes, case_id=case.id)
         label = LabelMap(label.array, node_geometry(case.volume)) if _same(label, case) else label
         marks = PseudoLabelMarks(case_id=case.id, method=f"FSL-nnUNet, round {number}")
         name = f"{case.name} round {number}"
         node = label_to_segmentation_node(label, classes, case.volume, name, marks=marks)
+        node.SetAttribute(ROUND, str(number))
         node.GetDisplayNode().SetVisibility(False)
+        place_beside(node, case.volume)
         if case.result is not None:
             slicer.mrmlScene.RemoveNode(case.result)
         case.set_result(node, case.uncertainty, case.result_folder)

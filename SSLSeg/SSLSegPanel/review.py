@@ -41,8 +41,13 @@ def review_state(node):
 
 
 def accept(case):
-    """The pseudo-label is right as it is."""
-    _decide(case, "accepted")
+    """The label is right as it is. That of a round of self-training is kept beside the pseudo-label it improves on."""
+    if case.result.GetAttribute("SSLSeg.Round") and Path(case.result_folder).is_dir():
+        _keep_label(case)
+        _save(case, "corrected")
+        _mark(case.result, "accepted")
+    else:
+        _decide(case, "accepted")
 
 
 def reject(case):
@@ -61,6 +66,15 @@ def finish_correction(case):
     Raises:
         SSLSegError: Segments overlap, or the file cannot be written.
     """
+    _keep_label(case)
+    segmentation = case.result.GetSegmentation()
+    for index in range(segmentation.GetNumberOfSegments()):
+        segmentation.GetNthSegment(index).SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")
+    _decide(case, "corrected")
+
+
+def _keep_label(case):
+    """Write the segmentation as it is now beside the pseudo-label."""
     from SSLSegLib.cases.writing import write_label
     from SSLSegLib.pseudolabels.review import CORRECTED_LABEL
     from SSLSegLib.pseudolabels.storage import read_result
@@ -71,10 +85,6 @@ def finish_correction(case):
         record = read_result(folder)
         label = segmentation_to_label(case.result, case.volume, record.classes, like=record.geometry)
         write_label(folder / CORRECTED_LABEL, label, record.classes, reference=record.geometry)
-    segmentation = case.result.GetSegmentation()
-    for index in range(segmentation.GetNumberOfSegments()):
-        segmentation.GetNthSegment(index).SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")
-    _decide(case, "corrected")
 
 
 def revert(case):
@@ -90,9 +100,13 @@ def revert(case):
     from SSLSegPanel.prepare import finish
     from SSLSegPanel.publish import publish_result
 
-    folder = Path(case.result_folder)
-    _mark(case.result, "unreviewed")  # so that publishing replaces it
-    node = finish(publish_result(case, folder))
+    folder, node, state = Path(case.result_folder), case.result, review_state(case.result)
+    _mark(node, "unreviewed")  # so that publishing replaces it
+    try:
+        node = finish(publish_result(case, folder))
+    except Exception:
+        _mark(node, state)
+        raise
     save_review(folder, "unreviewed")
     return node
 
@@ -128,11 +142,15 @@ def restore_decision(case):
 
 
 def _decide(case, state):
+    _save(case, state)
+    _mark(case.result, state)
+
+
+def _save(case, state):
     from SSLSegLib.pseudolabels.review import save_review
 
     if Path(case.result_folder).is_dir():
         save_review(case.result_folder, state)
-    _mark(case.result, state)
 
 
 def _mark(node, state):

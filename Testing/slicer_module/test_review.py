@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ from helpers_module import results_of, segment_masks, texts
 
 from SSLSegLib.pseudolabels.review import load_review
 from SSLSegLib.scene.files import save_scene
+
+MODULE = Path(__file__).resolve().parents[2] / "SSLSeg" / "SSLSeg.py"
 
 
 def first_case(panel):
@@ -122,6 +125,18 @@ def test_results_and_decisions_come_back_with_a_saved_scene(host, reviewing, tmp
     after = segment_masks(again.result, again.volume)
     assert all(np.array_equal(after[name], before[name]) for name in before)
     assert sorted(row[3] for row in texts(reviewing.ui.resultsTable)) == ["accepted", "to review"]
+
+
+def test_a_loaded_scene_knows_the_run_that_its_results_come_from(host, reviewing, finished_job, tmp_path):
+    save_scene(slicer.mrmlScene, tmp_path / "saved.mrb")
+    host.unload_module("SSLSeg")
+    slicer.mrmlScene.Clear(0)
+    panel = host.load_module(MODULE)
+    assert panel.session.run is None
+    slicer.util.loadScene(str(tmp_path / "saved.mrb"))
+    host.wait_until(lambda: panel.session.run is not None)
+    assert panel.session.run.job.folder == finished_job
+    assert panel.ui.refineButton.enabled
 
 
 def test_decisions_come_back_from_the_folder_when_a_job_is_attached_in_an_empty_scene(host, panel, finished_job):
