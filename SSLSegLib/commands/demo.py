@@ -1,44 +1,145 @@
 """``demo``: the main job from beginning to end on generated scans, or on the user's own cohort."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
+from SSLSegLib.commands.selftraining import Preset
 from SSLSegLib.commands.shared import BUNDLED, DeviceOption, ThreadsOption, WeightsOption, console, print_scores
+
+if TYPE_CHECKING:
+    from SSLSegLib.cases.cohort import Cohort
+    from SSLSegLib.jobs.folder import Job
 
 __all__ = ["demo"]
 
 _SEED = 2026
+_TEST_CASES = 4
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where everything is written.")] = Path("demo-output"),
     cohort: Annotated[Path | None, typer.Option(help="Your own cohort.json instead of generated scans.")] = None,
+    self_training: Annotated[
+        bool | None,
+        typer.Option(
+            "--self-training/--no-self-training",
+            help="After the pseudo-labels, train networks on them. Default: on generated scans only; on your own "
+            "scans it can take hours on a CPU.",
+        ),
+    ] = None,
+    preset: Annotated[
+        Preset, typer.Option(help="Of the self-training. quick: minutes on generated scans; standard, paper: a GPU.")
+    ] = Preset.quick,
     weights: WeightsOption = BUNDLED,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
-    """Pseudo-label a cohort with the bundled weights and show what comes out; needs no network."""
+    """Pseudo-labels, self-training, a model and one report, with the bundled weights; needs no network.
+
+    Run again to resume. A finished run is shown again only if scans, settings, weights and software are the same.
+    """
     from SSLSegLib.cases.phantoms import make_phantom_cohort
     from SSLSegLib.commands.shared import load_checked_cohort
     from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
-    from SSLSegLib.jobs.folder import Job, short_name
     from SSLSegLib.jobs.outcome import score_results
-    from SSLSegLib.jobs.tffs import tffs_manifest
-    from SSLSegLib.tffs.options import TffsOptions
 
+    generated = cohort is None
     if cohort is None:
         with console.status("Generating scans"):
-            make_phantom_cohort(out / "phantom", seed=_SEED)
+            make_phantom_cohort(out / "phantom", seed=_SEED, test=_TEST_CASES)
         cohort = out / "phantom"
     checked = load_checked_cohort(cohort, output=out)
-    manifest = tffs_manifest(checked, weights, TffsOptions(), device=device, threads=threads)
-    job = Job.create(out / f"job-{short_name(checked.name)}", manifest)
+    train = generated if self_training is None else self_training
+    job = _job(out, checked, weights, preset=preset.value if train else None, device=device, threads=threads)
+    if train and not generated:
+        _say(
+            "Self-training on your own scans can take hours on a CPU. It can be stopped at any time (Ctrl-C): the same "
+            "command goes on where it was."
+        )
     run_in_terminal(job, checked=True)
-    scores = score_results(job, checked)
-    if scores:
+    if train:
+        _print_steps(job, checked)
+    elif scores := score_results(job, checked):
         print_scores(scores, f"Pseudo-labels of {checked.name} against their references")
     else:
-        console.print("No unlabelled case has a reference, so there is nothing to score against.")
+        _say("No unlabelled case has a reference, so there is nothing to score against.")
+    if not train and not generated:
+        _say(f"Next, a model for new scans (hours on a CPU): python -m SSLSegLib self-train {job.folder}")
     print_outputs(job)
+
+
+def _job(out: Path, cohort: "Cohort", weights: str, *, preset: str | None, device: str, threads: int | None) -> "Job":
+    """The job of exactly this work and software; others stay beside it, and both are said."""
+    from SSLSegLib.jobs.fingerprint import fingerprint
+    from SSLSegLib.jobs.folder import Job, short_name
+    from SSLSegLib.jobs.ssl_medsam2 import ssl_medsam2_manifest
+    from SSLSegLib.jobs.tffs import tffs_manifest
+    from SSLSegLib.selftraining.options import SelfTrainingOptions
+    from SSLSegLib.tffs.options import TffsOptions
+
+    if preset is None:
+        manifest = tffs_manifest(cohort, weights, TffsOptions(), device=device, threads=threads)
+    else:
+        training = SelfTrainingOptions.of(preset, devices=("auto",))  # type: ignore[arg-type]
+        manifest = ssl_medsam2_manifest(cohort, weights, TffsOptions(), training, device=device, threads=threads)
+    stem = f"job-{short_name(cohort.name)}"
+    folder = out / f"{stem}-{fingerprint(manifest)}"
+    others = [path.name for path in sorted(out.glob(f"{stem}-*")) if path.name != folder.name and path.is_dir()]
+    job = Job.create(folder, manifest)
+    state = job.state()
+    if state.status == "finished":
+        _say(
+            f"This was done on {state.ended} with the same scans, settings, weights and software; it is shown again. "
+            f"Delete {job.folder} to compute it anew."
+        )
+    elif state.started is not None:
+        _say(f"Going on with {job.folder}.")
+    if others:
+        _say(f"Not shown, since made with other settings, weights or software: {', '.join(others)}.")
+    return job
+
+
+def _print_steps(job: "Job", cohort: "Cohort") -> None:
+    """The table of the report, and what it says."""
+    from SSLSegLib.evaluation.rounds_report import findings, step_rows
+    from SSLSegLib.jobs.ssl_medsam2 import score_steps
+
+    stages, reports = score_steps(job, cohort)
+    rows = step_rows(stages, reports)
+    classes = list(dict.fromkeys(name for row in rows for name in row.by_class))
+    table = Table(
+        title=f"What each step brought on {cohort.name}",
+        caption="Dice: overlap with the reference, 0 to 1. Agreement: Dice of the labels before and after a round.",
+    )
+    table.add_column("step")
+    for name in ("scans", "Dice ± SD", *classes, "HD95 mm", "agreement"):
+        table.add_column(name, justify="right")
+    for group, heading in (("unlabelled", "On the unlabelled scans"), ("test", "On test scans that no step has seen")):
+        of_group = [row for row in rows if row.group == group]
+        if of_group:
+            table.add_section()
+            table.add_row(heading, style="bold")
+        for row in of_group:
+            spread = "" if row.spread is None else f" ± {row.spread:.3f}"
+            table.add_row(
+                row.step,
+                str(row.scans or "–"),
+                _number(row.dice) + spread,
+                *(_number(row.by_class.get(name)) for name in classes),
+                _number(row.hd95_mm, 1),
+                _number(row.agreement),
+            )
+    console.print(table)
+    for sentence in findings(stages, reports):
+        _say(sentence)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence, highlight=False, markup=False)

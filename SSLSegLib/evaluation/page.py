@@ -25,6 +25,7 @@ PAGE = """<!DOCTYPE html>
   figure { margin: 1rem 0 1.8rem; }
   figcaption { font-size: .87rem; color: #555; }
   .small { font-size: .87rem; color: #444; }
+  tr.group td { background: #f1f1f1; font-weight: 600; text-align: left; }
 </style>
 </head>
 <body>
@@ -46,8 +47,13 @@ them. Not for diagnosis or treatment.
 </div>
 {% endif %}
 
+{% for section in sections %}
+<h2>{{ section.title }}</h2>
+{{ section.body }}
+{% endfor %}
+
 {% if has_scores %}
-<h2>Scores against the references</h2>
+<h2>{% if kind == "pseudo-label" %}Pseudo-labels: scores{% else %}Scores{% endif %} against the references</h2>
 <div class="scroll"><table>
 <tr><th class="text">class</th><th class="text">metric</th><th>mean</th><th>SD</th><th>median</th><th>range</th>
 <th>cases<br>counted</th><th>left out<br>(one empty)</th><th>counted as perfect<br>(both empty)</th></tr>

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from SSLSegLib import __version__
 from SSLSegLib.cases.classes import SegmentClass
@@ -20,7 +21,7 @@ from SSLSegLib.files import write_text
 from SSLSegLib.pseudolabels.label import LabelScores
 from SSLSegLib.pseudolabels.ranking import rank_by_uncertainty
 
-__all__ = ["ReportCase", "write_report"]
+__all__ = ["ReportCase", "ReportSection", "write_report"]
 
 _METRIC_NAMES = {
     "dice": "Dice",
@@ -54,6 +55,19 @@ class ReportCase:
     review: str | None = None
 
 
+@dataclass(frozen=True)
+class ReportSection:
+    """A part of the page that stands above the scores.
+
+    Attributes:
+        title: Its heading.
+        body: HTML, everything in it escaped.
+    """
+
+    title: str
+    body: Markup
+
+
 def write_report(
     folder: Path,
     cases: Sequence[ReportCase],
@@ -63,6 +77,7 @@ def write_report(
     kind: Literal["pseudo-label", "prediction"] = "pseudo-label",
     provenance: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    sections: Sequence[ReportSection] = (),
 ) -> Path:
     """Write ``report.html`` with ``scores.csv``, ``summary.csv`` and the pictures into a folder.
 
@@ -77,6 +92,7 @@ def write_report(
         kind: What the label maps are.
         provenance: Listed on the page: how the label maps were made.
         notes: Sentences for the top of the page, such as cases left out.
+        sections: Further parts of the page, above the scores.
 
     Returns:
         The path of ``report.html``.
@@ -109,6 +125,7 @@ def write_report(
         title=title,
         kind=kind,
         notes=list(notes),
+        sections=list(sections),
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
         pictures=pictures,

@@ -1,6 +1,6 @@
 """Reports on what lies in folders: an evaluation, or the results of a job with whatever references there are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from SSLSegLib.cases.classes import SegmentClass
@@ -11,7 +11,7 @@ from SSLSegLib.cases.volume import LabelMap, Volume
 from SSLSegLib.errors import CaseError, JobError
 from SSLSegLib.evaluation.figures import CaseView
 from SSLSegLib.evaluation.folders import Evaluation, Predictions, find_predictions, load_references
-from SSLSegLib.evaluation.report import ReportCase, write_report
+from SSLSegLib.evaluation.report import ReportCase, ReportSection, write_report
 from SSLSegLib.evaluation.scores import CaseScores, score_case
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.pseudolabels.review import ReviewState, load_review
@@ -21,7 +21,13 @@ __all__ = ["report_evaluation", "report_results"]
 
 
 def report_results(
-    results: Path, cohort: Cohort, output: Path, *, title: str | None = None, progress: Progress = silent
+    results: Path,
+    cohort: Cohort,
+    output: Path,
+    *,
+    title: str | None = None,
+    sections: Sequence[ReportSection] = (),
+    progress: Progress = silent,
 ) -> tuple[Path, list[CaseScores]]:
     """Report on a job's finished results; cases with a reference are scored by it.
 
@@ -30,6 +36,7 @@ def report_results(
         cohort: The job's cohort.
         output: Folder for the report.
         title: Heading; the cohort's name by default.
+        sections: Further parts of the page.
         progress: Hears ``stage`` report and ``progress`` per case.
 
     Returns:
@@ -64,6 +71,7 @@ def report_results(
         title=title or f"Pseudo-labels of {cohort.name}",
         provenance=next(iter(found.records.values())).provenance,
         notes=notes,
+        sections=sections,
     )
     return path, list(scores.values())
 

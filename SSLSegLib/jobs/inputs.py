@@ -1,6 +1,7 @@
 """A cohort as the input of a manifest: every file with its checksum, and paths that hold from anywhere."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from SSLSegLib.cases.cohort import Case, Cohort
@@ -29,16 +30,20 @@ def with_absolute_paths(cohort: Cohort) -> Cohort:
     return cohort.model_copy(update={"cases": cases})
 
 
-def cohort_inputs(cohort: Cohort) -> dict[str, InputFile]:
+def cohort_inputs(cohort: Cohort, cases: Iterable[Case] | None = None) -> dict[str, InputFile]:
     """Role -> file for everything that results depend on: images and labels, but not references, which only score.
 
-    Roles are ``<case id>/image_<channel>`` and ``<case id>/label``. Test cases are left out.
+    Roles are ``<case id>/image_<channel>`` and ``<case id>/label``.
+
+    Args:
+        cohort: Whose.
+        cases: Which; by default the labelled and unlabelled ones, since pseudo-labels do not depend on test cases.
 
     Raises:
         CaseError: A file is missing or cannot be read.
     """
     inputs = {}
-    for case in (*cohort.labelled, *cohort.unlabelled):
+    for case in (*cohort.labelled, *cohort.unlabelled) if cases is None else cases:
         for channel, path in enumerate(cohort.image_paths(case)):
             inputs[f"{case.id}/image_{channel}"] = _described(path, case)
         label = cohort.label_path(case)

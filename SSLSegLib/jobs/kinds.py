@@ -38,6 +38,7 @@ _MODULES = {
     "tffs": "SSLSegLib.jobs.tffs",
     "expect": "SSLSegLib.jobs.expect",
     "selftraining": "SSLSegLib.jobs.selftraining",
+    "ssl-medsam2": "SSLSegLib.jobs.ssl_medsam2",
 }
 _KINDS: dict[str, JobKind] = {}
 

@@ -1,0 +1,206 @@
+"""SSL-MedSAM2 as a job, from a cohort to one report: real SAM2 (random weights), real nnU-Net (a few iterations)."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from SSLSegLib import pipelines
+from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.errors import JobError
+from SSLSegLib.jobs import fingerprint as fingerprints
+from SSLSegLib.jobs.events import read_events
+from SSLSegLib.jobs.fingerprint import fingerprint
+from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.manifest import read_manifest
+from SSLSegLib.jobs.runner import run_job
+from SSLSegLib.jobs.ssl_medsam2 import score_steps, ssl_medsam2_manifest
+from SSLSegLib.selftraining import rounds
+from SSLSegLib.selftraining.options import Network, Schedule, SelfTrainingOptions
+from SSLSegLib.tffs.options import TffsOptions
+
+_SPECIFICATION = importlib.util.spec_from_file_location("small_cohort", Path(__file__).with_name("small_cohort.py"))
+small_cohort = importlib.util.module_from_spec(_SPECIFICATION)
+_SPECIFICATION.loader.exec_module(small_cohort)
+
+SCHEDULE = Schedule(
+    epochs=1,
+    iterations=1,
+    validation_iterations=1,
+    optimizer="adamw",
+    augmentation="light",
+    warm_start=True,
+    workers=0,
+    compile=False,
+)
+TRAINING = SelfTrainingOptions.of(
+    "quick",
+    folds=1,
+    network=Network(features=4, most_features=8, convolutions=1, patch_size=(4, 32, 32), batch_size=2),
+    schedule=SCHEDULE,
+    stop_gain=-1,
+    devices=("auto",),
+)
+
+
+def cohort_in(folder: Path) -> Cohort:
+    """One labelled case, two unlabelled ones, and a test case with a reference."""
+    path = small_cohort.write_small_cohort(folder / "cohort", labelled=1, unlabelled=3, classes=1)
+    content = json.loads(path.read_text())
+    content["cases"][-1]["role"] = "test"
+    path.write_text(json.dumps(content))
+    return Cohort.load(path)
+
+
+def manifest_for(folder: Path, **changes):
+    cohort = cohort_in(folder)
+    weights = small_cohort.write_random_weights(folder / "tiny.safetensors")
+    options = TffsOptions(insertions=1, largest_component=False, threshold=0.05)  # random weights are never sure
+    values = {"seed": 3, "device": "cpu", "threads": 1, "scene": False, **changes}
+    return ssl_medsam2_manifest(cohort, str(weights), options, TRAINING, **values)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ssl")
+    job = Job.create(folder / "job", manifest_for(folder))
+    assert run_job(job).status == "finished"
+    return job
+
+
+def cohort_of(job: Job) -> Cohort:
+    return job.manifest.checked_parameters().loaded_cohort()
+
+
+def copy_of(job: Job, folder: Path) -> Job:
+    shutil.copytree(job.folder, folder / "job")
+    return Job.open(folder / "job")
+
+
+def test_a_job_ends_with_pseudo_labels_rounds_a_baseline_and_predictions(finished):
+    assert finished.finished(["c1", "c2"]) == ["c1", "c2"]
+    for made in (
+        "selftraining/rounds/1/predictions/c1.nii.gz",
+        "selftraining/rounds/2/predictions/c2.nii.gz",
+        "selftraining/baseline/round.json",
+        "predictions/round_2/c3/labels.nii.gz",
+        "predictions/baseline/c3/labels.nii.gz",
+    ):
+        assert (finished.folder / made).is_file(), made
+    assert not (finished.folder / "predictions" / "round_1").exists()
+    stages, reports = score_steps(finished, cohort_of(finished))
+    assert [(stage.name, stage.group) for stage in stages] == [
+        ("pseudo-labels", "unlabelled"),
+        ("round 1", "unlabelled"),
+        ("round 2", "unlabelled"),
+        ("round 2", "test"),
+        ("labelled only", "test"),
+    ]
+    assert [report.name for report in reports] == ["round 1", "round 2"]
+
+
+def test_the_report_is_one_page_with_every_step(finished):
+    page = (finished.report / "report.html").read_text(encoding="utf-8")
+    assert page.count("<h1>") == 1
+    for words in ("Pseudo-labels (TFFS", "Self-training, round 2", "Final model", "trained on the labelled scans only"):
+        assert words in page
+    assert (finished.report / "rounds.csv").is_file()
+    assert (finished.report / "rounds.png").is_file()
+
+
+def test_a_finished_job_that_is_run_again_trains_and_predicts_nothing(finished):
+    before = len(read_events(finished.events_path))
+    files = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*.*") if path.parent != finished.folder}
+    assert run_job(finished).status == "finished"
+    events = {event["event"] for event in read_events(finished.events_path)[before:]}
+    assert not events & {"device", "metric_of_epoch", "refined", "predicted"}
+    changed = [path for path, time in files.items() if path.stat().st_mtime_ns != time and path.suffix != ".log"]
+    assert changed == []
+
+
+def test_predictions_of_another_training_and_an_outdated_report_are_made_again(finished, tmp_path):
+    job = copy_of(finished, tmp_path)
+    result = job.folder / "predictions" / "round_2" / "c3" / "result.json"
+    content = json.loads(result.read_text())
+    result.write_text(json.dumps({**content, "checkpoints": {"0": "0" * 64}}))
+    page = (job.report / "report.html").stat().st_mtime_ns
+    assert run_job(job).status == "finished"
+    assert json.loads(result.read_text())["checkpoints"] == content["checkpoints"]
+    assert (job.report / "report.html").stat().st_mtime_ns != page
+
+
+def test_a_cancelled_training_is_resumed_without_repeating_what_is_finished(finished, tmp_path, monkeypatch):
+    job = copy_of(finished, tmp_path)
+    shutil.rmtree(job.folder / "selftraining" / "rounds" / "2")
+    first = (job.folder / "selftraining" / "rounds" / "1" / "round.json").stat().st_mtime_ns
+    label = (job.result_folder("c1") / "result.json").stat().st_mtime_ns
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(rounds, "run_children", interrupted)
+        assert run_job(job).status == "cancelled"
+    assert run_job(job).status == "finished"
+    assert (job.folder / "selftraining" / "rounds" / "2" / "round.json").is_file()
+    assert (job.folder / "selftraining" / "rounds" / "1" / "round.json").stat().st_mtime_ns == first
+    assert (job.result_folder("c1") / "result.json").stat().st_mtime_ns == label
+
+
+def test_the_manifest_holds_every_number_of_the_training_and_the_test_images(finished):
+    manifest = read_manifest(finished.folder / "manifest.json")
+    assert manifest.checked_parameters().training.schedule == SCHEDULE
+    assert manifest.checked_parameters().training.seed == 3
+    assert "c3/image_0" in manifest.inputs
+    assert not any("reference" in role for role in manifest.inputs)
+
+
+def test_a_changed_test_image_is_refused_before_any_work(tmp_path):
+    manifest = manifest_for(tmp_path)
+    job = Job.create(tmp_path / "job", manifest)
+    with open(manifest.inputs["c3/image_0"].path, "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(JobError, match="has other content than when the job was made"):
+        run_job(job)
+    assert not (job.folder / "results").exists()
+
+
+def test_a_fingerprint_changes_with_weights_settings_and_the_librarys_source_and_with_nothing_else(
+    tmp_path, monkeypatch
+):
+    manifest = manifest_for(tmp_path)
+    name = fingerprint(manifest)
+    assert fingerprint(manifest.model_copy(update={"created": "1999-12-31T00:00:00+00:00"})) == name
+    assert fingerprint(manifest_for(tmp_path, seed=4)) != name
+    small_cohort.write_random_weights(tmp_path / "other.safetensors", seed=1)
+    (tmp_path / "other.safetensors").replace(tmp_path / "tiny.safetensors")
+    same_path = ssl_medsam2_manifest(
+        Cohort.load(tmp_path / "cohort"),
+        str(tmp_path / "tiny.safetensors"),
+        manifest.checked_parameters().options,
+        TRAINING,
+        seed=3,
+        device="cpu",
+        threads=1,
+        scene=False,
+    )
+    assert fingerprint(same_path) != name
+    monkeypatch.setattr(fingerprints, "library_digest", lambda: "another line of code")
+    assert fingerprint(manifest) != name
+
+
+def test_algorithm_1_initialises_before_it_trains_and_returns_the_last_round(finished, tmp_path):
+    cohort, order = cohort_of(finished), []
+    work = copy_of(finished, tmp_path).folder / "selftraining"
+    results = {case.id: finished.result_folder(case.id) for case in cohort.unlabelled}
+
+    def hear(event, **fields):
+        order.append(event)
+
+    training = finished.manifest.checked_parameters().training.model_copy(update={"devices": ("cpu",)})
+    refined = pipelines.ssl_medsam2(cohort, lambda: order.append("f"), results, work, training, progress=hear)
+    assert order[0] == "f"
+    assert refined.model.path == work.resolve() / "rounds" / "2"
+    assert [report.name for report in refined.outcome.rounds] == ["round 1", "round 2"]
