@@ -57,6 +57,7 @@ class CasesSection:
             segments = _("{n} segments").format(n=count) if case.segmentation else ""
             for column, text in enumerate((case.name, role_label(case.role), segments, status)):
                 put(table, row, column, text, warn=bool(problem) and column == 3)
+            table.item(row, 0).setToolTip(self._details(case))
             if case.segmentation:
                 table.item(row, 2).setToolTip(case.segmentation.GetName())
         table.clearSelection()
@@ -76,19 +77,21 @@ class CasesSection:
         return [case for case in found if case is not None]
 
     def _status(self, case):
+        """What is known of a case that has no problem: its review, or its size in voxels."""
         if case.result:
             return state_label(review_state(case.result))
         if case.volume is None:
             return ""
-        columns, rows, slices = case.volume.GetImageData().GetDimensions()
+        size = "×".join(map(str, case.volume.GetImageData().GetDimensions()))
+        count = len(case.volumes)
+        return size if count == 1 else _("{size}, {n} channels").format(size=size, n=count)
+
+    def _details(self, case):
+        """The tooltip of a case's row."""
+        if case.volume is None:
+            return ""
         spacing = "×".join(f"{size:.3g}" for size in case.volume.GetSpacing())
-        channels = _(", {n} channels").format(n=len(case.volumes)) if len(case.volumes) > 1 else ""
-        return (
-            _("{columns}×{rows}×{slices}, {spacing} mm").format(
-                columns=columns, rows=rows, slices=slices, spacing=spacing
-            )
-            + channels
-        )
+        return _("{name} ({id}), voxels of {spacing} mm").format(name=case.name, id=case.id, spacing=spacing)
 
     def _show_summary(self, cases):
         counts = [(role, sum(case.role == role for case in cases)) for role in ROLES]
@@ -240,5 +243,6 @@ def stretch(table, column):
     for index in range(table.columnCount):
         mode = qt.QHeaderView.Stretch if index == column else qt.QHeaderView.ResizeToContents
         header.setSectionResizeMode(index, mode)
+    header.setHighlightSections(False)
     table.verticalHeader().setVisible(False)
     table.verticalHeader().setDefaultSectionSize(22)

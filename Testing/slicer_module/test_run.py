@@ -129,3 +129,13 @@ def test_a_full_disk_or_broken_path_is_told(host, loaded, monkeypatch, tmp_path)
     host.wait_until(lambda: said, 60)
     assert loaded.runSection.state == "idle"
     assert loaded.ui.applyButton.enabled
+
+
+def test_the_expected_quality_is_told_with_a_warning_where_the_cases_are_few(host, loaded):
+    loaded.ui.expectButton.click()
+    host.wait_until(lambda: loaded.runSection.state == "idle", 300)
+    text = loaded.ui.statusLabel.text
+    assert "Expected Dice" in text
+    assert "class 1" in text
+    assert "too few" in text
+    assert loaded.ui.resultsTable.rowCount == 0
