@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..seeds import named_rng
 from .anatomy import Anatomy
 from .atlas import draw_anatomy
+from .familiar import PhantomPool, resized
 from .rendering import draw_contrast, related_contrast, render
 
 __all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", "draw_sample", "to_frames"]
@@ -32,6 +33,7 @@ class SampleOptions:
         targets: Targets asked for in each pair.
         distinct: Probability that every structure has its own brightness, at the first batch and from batch ``easing``
             on. Matching by brightness is learnt first and quickly; what takes its place when it fails builds on it.
+        phantoms: Share of samples from the abdomens of the phantom cohorts.
         pool: Pairs kept for reuse with new intensities, targets, views.
         renewal: Probability that a sample starts with a new pair.
     """
@@ -42,6 +44,7 @@ class SampleOptions:
     targets: int = 2
     distinct: tuple[float, float] = (0.15, 0.15)
     easing: int = 1
+    phantoms: float = 0.0
     pool: int = 300
     renewal: float = 0.12
 
@@ -189,8 +192,7 @@ def draw_sample(
         if transpose:
             images, drawn = images.mT, drawn.mT
         frames.append(to_frames(images.contiguous(), options.image_size))
-        size = (options.image_size, options.image_size)
-        masks.append(F.interpolate(drawn.float(), size, mode="bilinear", align_corners=False, antialias=True) > 0.5)
+        masks.append(resized(drawn, options.image_size))
     # Frames between a labelled slice and the chain's start: its own volume's end lies in between.
     scale = rng.uniform(0.5, 2.0)
     end = labels.shape[1] if reference[0] <= reference[-1] else -1
@@ -209,6 +211,7 @@ class Samples(IterableDataset):
         worker = get_worker_info()
         rank, step = (worker.id, worker.num_workers) if worker else (0, 1)
         pool: deque[Pair] = deque(maxlen=self.options.pool)
+        self.phantoms = PhantomPool()
         index = self.start + rank
         while True:
             yield self._batch(named_rng(self.seed, "batch", index), pool, self._distinct(index))
@@ -223,6 +226,11 @@ class Samples(IterableDataset):
         labelled, chain = options.shapes[rng.integers(len(options.shapes))]
         items = []
         while len(items) < options.batch:
+            if rng.random() < options.phantoms:
+                images, masks, distance = self.phantoms.sample(rng, options.targets, labelled, chain)
+                frames = torch.cat([to_frames(x, options.image_size) for x in images])
+                items.append((frames, torch.cat([resized(x, options.image_size) for x in masks], 1), distance))
+                continue
             fresh = len(pool) < options.batch or rng.random() < options.renewal
             if fresh:
                 pool.append(draw_pair(rng))

@@ -25,7 +25,7 @@ __all__ = ["Trainer", "TrainingOptions", "segmentation_loss"]
 
 
 SHORT_SHAPES = ((2, 3), (4, 3), (6, 2), (10, 2))
-CHAIN_SHAPES = ((4, 6), (8, 6), (12, 5), (20, 4))
+CHAIN_SHAPES = ((3, 6), (6, 6), (10, 5), (16, 4))
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class TrainingOptions:
         small_size, small_until: Until that share of the training frames are this small; the weights fit every size and
             small frames are cheaper by their area.
         batch: Subject pairs in a step (two targets each).
+        phantoms: Share of the samples from the abdomens of the phantom cohorts, of subjects kept apart.
         matching: Weight of the loss on where the memory attention looks (not on chain steps).
         easing: Steps over which targets stop being identified by their brightness.
         rate, warmup: Peak learning rate; steps of linear warm-up; then a cosine to a hundredth.
@@ -55,12 +56,13 @@ class TrainingOptions:
     batch: int = 4
     steps: int = 6000
     minutes: float = math.inf
+    phantoms: float = 0.35
     matching: float = 1.0
     easing: int = 2500
     rate: float = 6e-4
     warmup: int = 200
     chains_from: float = 0.5
-    chains: float = 0.6
+    chains: float = 0.55
     ema: float = 0.997
     workers: int = 1
     validation: int = 8
@@ -245,6 +247,7 @@ class Trainer:
             shapes=shapes,
             distinct=(0.85, 0.15),
             easing=self.options.easing,
+            phantoms=self.options.phantoms,
         )
         samples = Samples(options, seed, start=start)
         if workers == 0:
