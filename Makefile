@@ -7,7 +7,7 @@ OUT ?= demo-output
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help install demo test lint lock
+.PHONY: help install demo test lint screenshot lock
 
 help:
 	@echo "make demo                         run the main job on generated scans and show what comes out"
@@ -27,6 +27,10 @@ lint: install
 
 test: lint
 	$(RUN) -m pytest
+
+# The panel with real results in the four views, rendered offscreen by the stand-in for Slicer.
+screenshot: install
+	$(RUN) Testing/slicerhost/screenshot.py docs/images/panel.png $(ARGS)
 
 # Long measurements; ARGS="..." is passed on.
 bench-%: install
