@@ -231,7 +231,8 @@ def _finished(client: "Client", running: dict[str, Any], progress: Progress) -> 
     alone_since: float | None = None
     while True:
         try:
-            done = wait(list(running.values()), timeout=2, return_when="FIRST_COMPLETED").done
+            with client.as_current():
+                done = wait(list(running.values()), timeout=2, return_when="FIRST_COMPLETED").done
             return [case_id for case_id, future in running.items() if future in done]
         except TimeoutError:
             pass
