@@ -25,9 +25,8 @@ class ExportSection:
         ui.applyModelButton.connect("clicked(bool)", self.onApplyModel)
         ui.exportCasesBox.connect("currentIndexChanged(int)", self.refresh)
         ui.applyVolumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.refresh)
-        session.results_changed.connect(self.refresh)
-        session.run_changed.connect(self.refresh)
-        self._child = None
+        for signal in (session.cases_changed, session.results_changed, session.run_changed):
+            signal.connect(self.refresh)
 
     def refresh(self, *arguments):
         """Enable what can be done, or say why not."""

@@ -34,7 +34,7 @@ class RefineSection:
         ui.roundsTable.connect("itemSelectionChanged()", self._show_buttons)
         session.run_changed.connect(self.refresh)
         session.results_changed.connect(self.refresh)
-        session.setup_changed.connect(self.refresh)
+        session.setup_changed.connect(self.refresh)  # also tells when the scene has changed
         self.attached = None  # called with a job that was attached; the widget sets it
 
     def problem(self):
