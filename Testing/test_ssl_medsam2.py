@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from SSLSegLib.errors import JobError
 from SSLSegLib.jobs import fingerprint as fingerprints
 from SSLSegLib.jobs.events import read_events
 from SSLSegLib.jobs.fingerprint import fingerprint
-from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.folder import Job, JobState
 from SSLSegLib.jobs.manifest import read_manifest
 from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.jobs.ssl_medsam2 import score_steps, ssl_medsam2_manifest
@@ -37,10 +38,10 @@ SCHEDULE = Schedule(
 )
 TRAINING = SelfTrainingOptions.of(
     "quick",
+    rounds=1,
     folds=1,
     network=Network(features=4, most_features=8, convolutions=1, patch_size=(4, 32, 32), batch_size=2),
     schedule=SCHEDULE,
-    stop_gain=-1,
     devices=("auto",),
 )
 
@@ -62,12 +63,45 @@ def manifest_for(folder: Path, **changes):
     return ssl_medsam2_manifest(cohort, str(weights), options, TRAINING, **values)
 
 
+@dataclass(frozen=True)
+class TwoRuns:
+    """A job that was cancelled when it was about to train the baseline, and was then run again."""
+
+    job: Job
+    cancelled: JobState
+    first_events: int
+    after_first: dict[Path, int]
+
+    @property
+    def second_events(self) -> list[dict]:
+        return read_events(self.job.events_path)[self.first_events :]
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def two_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ssl")
     job = Job.create(folder / "job", manifest_for(folder))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as during:
+        during.setattr(rounds, "train_labelled_only", interrupted)
+        cancelled = run_job(job)
+    before = len(read_events(job.events_path)), times_of(job)
     assert run_job(job).status == "finished"
-    return job
+    return TwoRuns(job, cancelled, *before)
+
+
+@pytest.fixture(scope="module")
+def finished(two_runs):
+    return two_runs.job
+
+
+def times_of(job: Job) -> dict[Path, int]:
+    """When each file below the job's folder was written, without its log."""
+    files = [path for path in job.folder.rglob("*") if path.is_file() and path.parent not in (job.folder, job.logs)]
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def cohort_of(job: Job) -> Cohort:
@@ -83,46 +117,41 @@ def test_a_job_ends_with_pseudo_labels_rounds_a_baseline_and_predictions(finishe
     assert finished.finished(["c1", "c2"]) == ["c1", "c2"]
     for made in (
         "selftraining/rounds/1/predictions/c1.nii.gz",
-        "selftraining/rounds/2/predictions/c2.nii.gz",
+        "selftraining/rounds/1/predictions/c2.nii.gz",
         "selftraining/baseline/round.json",
-        "predictions/round_2/c3/labels.nii.gz",
+        "predictions/round_1/c3/labels.nii.gz",
         "predictions/baseline/c3/labels.nii.gz",
     ):
         assert (finished.folder / made).is_file(), made
-    assert not (finished.folder / "predictions" / "round_1").exists()
     stages, reports = score_steps(finished, cohort_of(finished))
     assert [(stage.name, stage.group) for stage in stages] == [
         ("pseudo-labels", "unlabelled"),
         ("round 1", "unlabelled"),
-        ("round 2", "unlabelled"),
-        ("round 2", "test"),
+        ("round 1", "test"),
         ("labelled only", "test"),
     ]
-    assert [report.name for report in reports] == ["round 1", "round 2"]
+    assert [report.name for report in reports] == ["round 1"]
 
 
 def test_the_report_is_one_page_with_every_step(finished):
     page = (finished.report / "report.html").read_text(encoding="utf-8")
     assert page.count("<h1>") == 1
-    for words in ("Pseudo-labels (TFFS", "Self-training, round 2", "Final model", "trained on the labelled scans only"):
+    for words in ("Pseudo-labels (TFFS", "Self-training, round 1", "Final model", "trained on the labelled scans only"):
         assert words in page
     assert (finished.report / "rounds.csv").is_file()
     assert (finished.report / "rounds.png").is_file()
 
 
-def test_a_finished_job_that_is_run_again_trains_and_predicts_nothing(finished):
-    before = len(read_events(finished.events_path))
-    files = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*.*") if path.parent != finished.folder}
+def test_a_finished_job_that_is_run_again_writes_nothing(finished):
+    before, files = len(read_events(finished.events_path)), times_of(finished)
     assert run_job(finished).status == "finished"
-    events = {event["event"] for event in read_events(finished.events_path)[before:]}
-    assert not events & {"device", "metric_of_epoch", "refined", "predicted"}
-    changed = [path for path, time in files.items() if path.stat().st_mtime_ns != time and path.suffix != ".log"]
-    assert changed == []
+    assert times_of(finished) == files
+    assert not any(event["event"] in ("device", "refined") for event in read_events(finished.events_path)[before:])
 
 
 def test_predictions_of_another_training_and_an_outdated_report_are_made_again(finished, tmp_path):
     job = copy_of(finished, tmp_path)
-    result = job.folder / "predictions" / "round_2" / "c3" / "result.json"
+    result = job.folder / "predictions" / "round_1" / "c3" / "result.json"
     content = json.loads(result.read_text())
     result.write_text(json.dumps({**content, "checkpoints": {"0": "0" * 64}}))
     page = (job.report / "report.html").stat().st_mtime_ns
@@ -131,22 +160,14 @@ def test_predictions_of_another_training_and_an_outdated_report_are_made_again(f
     assert (job.report / "report.html").stat().st_mtime_ns != page
 
 
-def test_a_cancelled_training_is_resumed_without_repeating_what_is_finished(finished, tmp_path, monkeypatch):
-    job = copy_of(finished, tmp_path)
-    shutil.rmtree(job.folder / "selftraining" / "rounds" / "2")
-    first = (job.folder / "selftraining" / "rounds" / "1" / "round.json").stat().st_mtime_ns
-    label = (job.result_folder("c1") / "result.json").stat().st_mtime_ns
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as during:
-        during.setattr(rounds, "run_children", interrupted)
-        assert run_job(job).status == "cancelled"
-    assert run_job(job).status == "finished"
-    assert (job.folder / "selftraining" / "rounds" / "2" / "round.json").is_file()
-    assert (job.folder / "selftraining" / "rounds" / "1" / "round.json").stat().st_mtime_ns == first
-    assert (job.result_folder("c1") / "result.json").stat().st_mtime_ns == label
+def test_a_cancelled_job_is_resumed_where_it_was(two_runs):
+    assert two_runs.cancelled.status == "cancelled"
+    job, now = two_runs.job, times_of(two_runs.job)
+    assert not any(event["event"] == "device" for event in two_runs.second_events)
+    kept = {path for path in two_runs.after_first if path.parent != job.report}
+    assert any("rounds" in path.parts for path in kept)
+    assert any("predictions" in path.parts for path in kept)
+    assert {path for path in kept if now.get(path) != two_runs.after_first[path]} == set()
 
 
 def test_the_manifest_holds_every_number_of_the_training_and_the_test_images(finished):
@@ -202,5 +223,5 @@ def test_algorithm_1_initialises_before_it_trains_and_returns_the_last_round(fin
     training = finished.manifest.checked_parameters().training.model_copy(update={"devices": ("cpu",)})
     refined = pipelines.ssl_medsam2(cohort, lambda: order.append("f"), results, work, training, progress=hear)
     assert order[0] == "f"
-    assert refined.model.path == work.resolve() / "rounds" / "2"
-    assert [report.name for report in refined.outcome.rounds] == ["round 1", "round 2"]
+    assert refined.model.path == work.resolve() / "rounds" / "1"
+    assert [report.name for report in refined.outcome.rounds] == ["round 1"]
