@@ -69,7 +69,8 @@ def train_and_label(
     Run again with the same arguments after any end: what is finished stays, the training goes on from its last state.
 
     Args:
-        cohort: References of unlabelled and test cases are never looked at, but by the method ``upper-bound``.
+        cohort: References of unlabelled and test cases are never looked at; the method ``upper-bound`` takes those of
+            unlabelled cases as labels.
         folder: Where everything goes.
         options: How.
         guide_results: Pseudo-labels of the unlabelled cases, for the guide ``tffs``: the ``results`` folder of a
@@ -114,6 +115,8 @@ def train(
 ) -> UniMatchFolder:
     """Train, and write the model; see :func:`train_and_label`."""
     where = UniMatchFolder(Path(folder))
+    if options.method == "upper-bound":
+        cohort = _all_labelled(cohort)
     cohort.require(labelled=1, unlabelled=1 if options.uses_unlabelled else 0)
     _require_guide(options, guide_results, sam2)
     chosen = resolve_device(device)
@@ -124,12 +127,8 @@ def train(
     maps = pseudo_label_maps(cohort, guide_results) if options.guide == "tffs" else None
     builder = StackBuilder(cohort, where.slices, pixel_mm, maps)
     progress("stage", stage="Preparing slices", total=None)
-    labelled = builder.build(cohort.labelled, "label", progress)
-    unlabelled = []
-    if options.method == "upper-bound":
-        labelled += builder.build(_with_reference(cohort), "reference", progress)
-    elif options.uses_unlabelled:
-        unlabelled = builder.build(cohort.unlabelled, None, progress)
+    labelled = builder.build(cohort.labelled, progress)
+    unlabelled = builder.build(cohort.unlabelled, progress) if options.uses_unlabelled else []
     trainer = Trainer(
         where.training,
         StepBatches(labelled, unlabelled, options),
@@ -183,13 +182,15 @@ def _guide(options: UniMatchOptions, sam2: str | Path | None, device: torch.devi
     return None
 
 
-def _with_reference(cohort: Cohort) -> tuple[Case, ...]:
-    known = tuple(case for case in cohort.unlabelled if case.reference is not None)
+def _all_labelled(cohort: Cohort) -> Cohort:
+    """The same cohort as if the labels of its unlabelled cases had never been hidden."""
+    known = [case.id for case in cohort.unlabelled if case.reference is not None]
     if not known:
         raise CohortError(
             "The upper bound needs references of the unlabelled cases.", remedy="Choose the method 'supervised'."
         )
-    return known
+    labelled = [*(case.id for case in cohort.labelled), *known]
+    return cohort.with_roles(labelled=labelled, test=[case.id for case in cohort.test])
 
 
 def _channels(cohort: Cohort) -> int:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -62,14 +61,11 @@ class StackBuilder:
     def __init__(self, cohort: Cohort, folder: Path, pixel_mm: float, guide: GuideMaps | None = None) -> None:
         self.cohort, self.folder, self.pixel_mm, self.guide = cohort, Path(folder), pixel_mm, guide
 
-    def build(
-        self, cases: Sequence[Case], known: Literal["label", "reference"] | None, progress: Progress = silent
-    ) -> list[SliceStack]:
-        """Stacks of cases.
+    def build(self, cases: Sequence[Case], progress: Progress = silent) -> list[SliceStack]:
+        """Stacks of cases, with the label of labelled ones; a reference is never read.
 
         Args:
             cases: Which.
-            known: What their labels are; None: unknown, for training without.
             progress: Gets ``progress`` events.
 
         Raises:
@@ -78,20 +74,20 @@ class StackBuilder:
         stacks = []
         for number, case in enumerate(cases):
             if not (self.folder / f"{case.id}.json").is_file():
-                self._make(case, known)
+                self._make(case)
             stacks.append(self._open(case))
             progress("progress", stage="Preparing slices", done=number + 1, total=len(cases), case=case.id)
         return stacks
 
-    def _make(self, case: Case, known: Literal["label", "reference"] | None) -> None:
+    def _make(self, case: Case) -> None:
         volume = read_volume(self.cohort, case)
         display = to_display_range(volume, self.cohort.modality, self.cohort.window)
         spacing = volume.geometry.spacing[1:]
         shape = _coarser_shape(volume.geometry.in_plane, spacing, self.pixel_mm)
         image = resampled(torch.from_numpy(np.ascontiguousarray(colours(display))), shape)
         self._write(case, "image", image.round().clamp(0, 255).byte().movedim(0, -1).numpy())
-        if known is not None:
-            label = read_label(self.cohort, case, known).array
+        if case.role == "labelled":
+            label = read_label(self.cohort, case).array
             index = np.zeros(256, np.uint8)
             for number, value in enumerate(self.cohort.class_values(), start=1):
                 index[value] = number

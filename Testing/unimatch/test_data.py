@@ -18,8 +18,8 @@ def cohort(tmp_path_factory):
 def batches(cohort, folder: Path, *, guided: bool = False, **changes) -> StepBatches:
     maps = (lambda case, geometry: truth_of(cohort, case)) if guided else None
     builder = StackBuilder(cohort, folder, 1.25, maps)
-    labelled = builder.build(cohort.labelled, "label")
-    return StepBatches(labelled, builder.build(cohort.unlabelled, None), tiny_options(**changes))
+    labelled = builder.build(cohort.labelled)
+    return StepBatches(labelled, builder.build(cohort.unlabelled), tiny_options(**changes))
 
 
 def test_a_batch_depends_on_the_step_and_the_seed_alone(cohort, tmp_path):
@@ -71,13 +71,13 @@ def test_the_guide_is_warped_like_the_weak_view(cohort, tmp_path):
 
 
 def test_labels_of_unlabelled_cases_are_never_read(cohort, tmp_path):
-    stack = StackBuilder(cohort, tmp_path, 1.25).build(cohort.unlabelled, None)[0]
+    stack = StackBuilder(cohort, tmp_path, 1.25).build(cohort.unlabelled)[0]
     assert stack.label is None
     assert stack.guide is None
 
 
 def test_slices_finer_than_the_pixels_are_brought_to_them_and_coarser_ones_kept(cohort, tmp_path):
-    fine, mixed = StackBuilder(cohort, tmp_path, 1.25).build(cohort.labelled, "label")
+    fine, mixed = StackBuilder(cohort, tmp_path, 1.25).build(cohort.labelled)
     assert fine.shape == (32, 29)  # 40 x 36 pixels of 1 mm
     assert fine.pixel == pytest.approx((1.0, 1.25 / (36 / 29)))
     assert mixed.shape == (30, 30)  # 1.5 mm stays, 50 pixels of 0.75 mm become 30

@@ -25,7 +25,7 @@ def trainer(cohort, folder: Path, **changes) -> Trainer:
     options = tiny_options(guide="tffs", **changes)
     slices = folder.parent / "slices"
     builder = StackBuilder(cohort, slices, 1.25, lambda case, geometry: truth_of(cohort, case))
-    labelled, unlabelled = builder.build(cohort.labelled, "label"), builder.build(cohort.unlabelled, None)
+    labelled, unlabelled = builder.build(cohort.labelled), builder.build(cohort.unlabelled)
     batches = StepBatches(labelled, unlabelled, options)
     return Trainer(folder, batches, 3, options, StoredGuide(), progress=progress, workers=workers)
 
