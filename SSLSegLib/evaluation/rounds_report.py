@@ -98,7 +98,11 @@ def findings(stages: Sequence[Stage], reports: Sequence["RoundReport"]) -> list[
             f"{model.dice - alone.dice:+.3f} ({_better(alone, model)})."
         )
         if len(model.cases) < FEW:
-            said.append(f"{len(model.cases)} test scans are few: take the difference as an indication, not as proof.")
+            said.append(f"So few test scans ({len(model.cases)}) give an indication, not proof.")
+    left_out = reports[-1].left_out if reports else {}
+    if left_out:
+        named = ", ".join(f"{case} ({why})" for case, why in sorted(left_out.items()))
+        said.append(f"Labelled anew, but not trained on in the last round: {named}.")
     flagged = [case for case, change in (reports[-1].changes if reports else {}).items() if change.flagged]
     if flagged:
         said.append(f"The last round changed these scans a lot, look at them first: {', '.join(sorted(flagged))}.")

@@ -20,7 +20,7 @@ def scored(case_id: str, *dice: float, hd95: float = 2.0) -> CaseScores:
 
 def report_of(number: int, agreement: float, *, flagged: bool = False) -> RoundReport:
     change = CaseChange(dice=agreement, changed=0.1, volume=0.0, flagged=flagged)
-    facts = {"labelled": ("a",), "trained": ("u1", "u2"), "left_out": {}, "folds": {0: ("u1", "u2")}}
+    facts = {"labelled": ("a",), "trained": ("u1", "u2"), "left_out": {"u3": "empty"}, "folds": {0: ("u1", "u2")}}
     return RoundReport(
         name=f"round {number}",
         configuration="2d",
@@ -54,12 +54,13 @@ def test_each_step_has_a_row_with_the_means_over_its_scans():
 
 
 def test_the_sentences_state_gains_with_their_sign_and_how_many_scans_they_rest_on():
-    first, second, third, fourth = findings(STAGES, REPORTS)
+    first, second, third, left_out, changed = findings(STAGES, REPORTS)
     assert "from Dice 0.600 to 0.700 (+0.100; better in 1 of 2 scans)" in first
     assert "0.800" in second
     assert "difference of +0.300 (better in 1 of 1 scans)" in second
-    assert "1 test scans are few" in third
-    assert "u1" in fourth
+    assert "So few test scans (1)" in third
+    assert "u3 (empty)" in left_out
+    assert changed.endswith(": u1.")
     worse = findings(
         [*STAGES[:3], Stage("round 2", "test", STAGES[4].cases), Stage(BASELINE, "test", STAGES[3].cases)], []
     )
