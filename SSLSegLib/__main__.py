@@ -7,9 +7,9 @@ import typer
 from SSLSegLib import __version__
 from SSLSegLib.checkpoint.commands import train_checkpoint
 from SSLSegLib.commands import cohort, demo, selftraining, tffs
+from SSLSegLib.commands.jobs import app as jobs
 from SSLSegLib.commands.shared import Commands
 from SSLSegLib.evaluation.commands import evaluate
-from SSLSegLib.jobs.commands import app as jobs
 from SSLSegLib.weights.commands import app as weights
 
 __all__ = ["app", "main"]

@@ -34,7 +34,7 @@ def test_a_map_that_does_not_fit_is_refused_with_its_size_and_the_old_one_stays(
     write_scalar(tmp_path / name, np.zeros((1, 4, 4), np.float32), Geometry((1, 4, 4), np.eye(4)))
     before = (tmp_path / name).read_bytes()
     noise = np.random.default_rng(0).random(GRID.shape).astype(np.float32)
-    with pytest.raises(CaseError, match=r"takes up to 0\.1 MB.*make space"):
+    with pytest.raises(CaseError, match=r"takes up to 0\.128 MB.*make space"):
         write_scalar(tmp_path / name, noise, GRID)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == before
