@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.files import atomic_path, write_json
+from SSLSegLib.files import atomic_path, sha256_of, write_json
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.seeds import named_seed
 from SSLSegLib.unimatch.checkpoints import load_weights
@@ -64,13 +64,17 @@ class Trainer:
     ) -> None:
         self.folder, self.batches, self.options, self.guide = Path(folder), batches, options, guide
         self.device, self.progress, self.workers = torch.device(device), progress, workers
-        self._check_settings()
-        self.student = _fresh_network(options, classes).to(self.device)
+        settings = self._settings()
+        self._refuse_another(settings)
+        begun = (self.folder / STATE).is_file()
+        self.student = _fresh_network(options, classes, pretrained=not begun).to(self.device)
         self.teacher = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.optimizer = _optimizer(self.student, options)
         self.step = 0
-        if (self.folder / STATE).is_file():
+        if begun:
             self._resume()
+        else:
+            write_json(self.folder / SETTINGS, settings)
 
     def run(self, until: int | None = None) -> None:
         """Train to the end (or, for tests of resuming, to some step) and keep the state."""
@@ -127,22 +131,35 @@ class Trainer:
                 remedy="Remove it to train from the start, or choose another folder.",
             ) from error
 
-    def _check_settings(self) -> None:
-        """A folder holds one training: the same options over the same slices."""
-        slices = {
+    def _settings(self) -> dict[str, Any]:
+        """What a folder's training depends on: the options, the slices, and the weights it started from."""
+        known = self._known_settings()
+        encoder = self.options.encoder_weights
+        digest = None if encoder is None else (known or {}).get("encoder_sha256")
+        if encoder is not None and Path(encoder).is_file():  # needed at the start only, and may be gone later
+            digest = sha256_of(Path(encoder))
+        settings = {
+            "schema_version": 1,
+            "options": self.options.what(),
+            "encoder_sha256": digest,
             "labelled": [[stack.case_id, *stack.image.shape[:3]] for stack in self.batches.labelled],
             "unlabelled": [[stack.case_id, *stack.image.shape[:3]] for stack in self.batches.unlabelled],
         }
-        settings = json.loads(json.dumps({"schema_version": 1, "options": self.options.what(), **slices}))
-        path = self.folder / SETTINGS
-        if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, settings)
-        elif json.loads(path.read_text(encoding="utf-8")) != settings:
+        return json.loads(json.dumps(settings))
+
+    def _refuse_another(self, settings: dict[str, Any]) -> None:
+        known = self._known_settings()
+        if known is not None and known != settings:
             raise JobError(
-                f"{self.folder} holds a training with other options or cases.",
+                f"{self.folder} holds a training with other options, cases or weights to start from.",
                 remedy="Choose another folder, or give the same options.",
             )
+
+    def _known_settings(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
 
     def _drawn(self, last: int) -> Iterator[Batch]:
         steps = range(self.step, last)
@@ -174,12 +191,12 @@ class Trainer:
             opened.write(json.dumps(shown) + "\n")
 
 
-def _fresh_network(options: UniMatchOptions, classes: int) -> SegmentationNetwork:
+def _fresh_network(options: UniMatchOptions, classes: int, *, pretrained: bool) -> SegmentationNetwork:
     """The network at the start: random weights that depend on the seed alone, then the encoder's from a file."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(named_seed(options.seed, "weights"))
         network = SegmentationNetwork(options.network, classes)
-    if options.encoder_weights is not None:
+    if options.encoder_weights is not None and pretrained:
         load_weights(network, options.encoder_weights)
     if options.freeze_encoder:
         network.encoder.requires_grad_(False)

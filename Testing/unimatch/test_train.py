@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import make_cohort, tiny_options, truth_of
 
-from SSLSegLib.errors import JobError
+from SSLSegLib.errors import JobError, WeightsError
 from SSLSegLib.unimatch.data import StepBatches
 from SSLSegLib.unimatch.guides import StoredGuide
 from SSLSegLib.unimatch.slices import StackBuilder
@@ -111,6 +111,34 @@ def test_a_folder_of_another_training_is_refused(cohort, tmp_path):
     with pytest.raises(JobError, match="other options"):
         trainer(cohort, tmp_path / "run", threshold=0.5)
     trainer(cohort, tmp_path / "run", save_every=5)  # how often is saved is no part of what is trained
+
+
+def test_the_encoders_weights_are_needed_at_the_start_only_and_must_stay_the_same(cohort, tmp_path):
+    from tiny import NETWORK
+
+    from SSLSegLib.unimatch.network import SegmentationNetwork
+
+    path, missing = tmp_path / "encoder.safetensors", tmp_path / "missing.pth"
+
+    def write_encoder(shift: float) -> torch.Tensor:
+        from safetensors.torch import save_file
+
+        state = SegmentationNetwork(NETWORK, 3).encoder.state_dict()
+        save_file({name: tensor + shift for name, tensor in state.items()}, path)
+        return state["layernorm.weight"] + shift
+
+    with pytest.raises(WeightsError):
+        trainer(cohort, tmp_path / "run", encoder_weights=str(missing))
+    expected = write_encoder(0.5)
+    run = trainer(cohort, tmp_path / "run", encoder_weights=str(path))
+    assert torch.equal(run.student.encoder.layernorm.weight, expected)
+    assert torch.equal(run.teacher.encoder.layernorm.weight, expected)
+    run.run(until=1)
+    path.unlink()
+    assert trainer(cohort, tmp_path / "run", encoder_weights=str(path)).step == 1
+    write_encoder(0.25)
+    with pytest.raises(JobError, match="weights to start from"):
+        trainer(cohort, tmp_path / "run", encoder_weights=str(path))
 
 
 def test_a_damaged_state_is_said_to_be_damaged(cohort, tmp_path):
