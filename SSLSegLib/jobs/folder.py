@@ -65,7 +65,8 @@ def short_name(identifier: str) -> str:
     if plain and not identifier.endswith(".") and not _RESERVED_ON_WINDOWS.match(identifier):
         return identifier
     readable = re.sub(r"[^A-Za-z0-9_-]+", "", identifier)[:20]
-    return f"{readable}-{hashlib.sha256(identifier.encode()).hexdigest()[:10]}".lstrip("-")
+    digest = hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{readable}-{digest[:10]}".lstrip("-")
 
 
 class Job:

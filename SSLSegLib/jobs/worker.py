@@ -9,12 +9,9 @@ import threading
 import time
 from pathlib import Path
 
-from SSLSegLib.errors import SSLSegError
-from SSLSegLib.jobs.process import kill_tree, use_real_interpreter
-from SSLSegLib.jobs.runner import EXIT_CODES, run_job
-
 __all__ = ["main"]
 
+_PATIENCE = 3.0  # seconds that a run has to end by itself
 _PARENT_INTERVAL = 0.5  # seconds between two looks at whether the parent lives
 
 
@@ -27,10 +24,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin: read when torch loads
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    use_real_interpreter()
-    if options.parent is not None:
+    if options.parent is not None:  # before anything that takes long to import: a parent may die early
         watch = threading.Thread(target=_end_with, args=(options.parent, options.parent_start), daemon=True)
         watch.start()
+    from SSLSegLib.errors import SSLSegError
+    from SSLSegLib.jobs.process import use_real_interpreter
+    from SSLSegLib.jobs.runner import EXIT_CODES, run_job
+
+    use_real_interpreter()
     try:
         state = run_job(options.folder)
     except SSLSegError as error:
@@ -57,13 +58,15 @@ def _end_with(parent: int, parent_start: float) -> None:
         _thread.interrupt_main(signal.SIGTERM)
     else:
         os.kill(os.getpid(), signal.SIGTERM)  # to the process, not to this thread: it wakes a main thread that sleeps
-    time.sleep(5)
+    time.sleep(_PATIENCE)
     _end_children()
-    os._exit(EXIT_CODES["cancelled"])
+    os._exit(3)  # EXIT_CODES["cancelled"], which may not be imported yet
 
 
 def _end_children() -> None:
     import psutil
+
+    from SSLSegLib.jobs.process import kill_tree
 
     for child in psutil.Process().children(recursive=True):
         kill_tree(child.pid, patience=0.2)

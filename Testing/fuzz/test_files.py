@@ -185,3 +185,37 @@ def test_an_input_that_has_become_a_pipe_is_a_change_and_not_a_wait(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     said = InputFile(path=str(tmp_path / "pipe"), size=1, sha256="0" * 64).difference()
     assert "can no longer be read" in said
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"memory_attention": {"num_layers": 8000}},
+        {"memory_attention": {"d_model": 8192}, "image_encoder": {"neck": {"d_model": 8192}}},
+        {"image_encoder": {"trunk": {"embed_dim": 8192, "stages": [64, 64, 64, 64]}}},
+        {"image_encoder": 3},
+        {"memory_attention": {"num_layers": "x"}},
+        {"image_encoder": {"trunk": {"embed_dim": 10**9}}},
+    ],
+)
+def test_what_lies_beside_weights_cannot_have_a_giant_model_built(tmp_path, overrides):
+    import torch
+    from safetensors.torch import save_file
+
+    from SSLSegLib.files import sha256_of
+    from SSLSegLib.weights.loading import load_sam2
+
+    save_file({"image_encoder.trunk.patch_embed.proj.weight": torch.zeros(4, 3, 7, 7)}, tmp_path / "x.safetensors")
+    configuration = {"base": "sam2.1_hiera_t", "image_size": 64, "overrides": overrides}
+    sidecar = {
+        **hostile_documents.SIDECAR,
+        "size": (tmp_path / "x.safetensors").stat().st_size,
+        "sha256": sha256_of(tmp_path / "x.safetensors"),
+        "configuration": configuration,
+    }
+
+    def read(folder):
+        (tmp_path / "x.json").write_text(json.dumps(sidecar))
+        load_sam2(tmp_path / "x.safetensors", "cpu")
+
+    assert not guarded(read)
