@@ -51,7 +51,9 @@ def test_generated_scans_are_trained_on_and_a_users_cohort_only_if_asked(made, i
         small_cohort.write_small_cohort(folder, labelled=1, unlabelled=1, classes=1, slices=3)
 
     monkeypatch.setattr("SSLSegLib.cases.phantoms.make_phantom_cohort", few)
-    assert made()[0].manifest.kind == "ssl-medsam2"
+    job = made()[0]
+    assert job.manifest.kind == "ssl-medsam2"
+    assert job.manifest.checked_parameters().training.folds == 2
     assert made("--no-self-training")[0].manifest.kind == "tffs"
     job, said = made("--cohort", inputs / "cohort")
     assert job.manifest.kind == "tffs"
@@ -59,6 +61,7 @@ def test_generated_scans_are_trained_on_and_a_users_cohort_only_if_asked(made, i
     job, said = made("--cohort", inputs / "cohort", "--self-training", "--preset", "paper")
     assert job.manifest.kind == "ssl-medsam2"
     assert job.manifest.checked_parameters().training.schedule.epochs == 1000
+    assert job.manifest.checked_parameters().training.folds == 5
     assert "hours on a CPU" in said
 
 
