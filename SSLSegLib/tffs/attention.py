@@ -10,13 +10,13 @@ from typing import Literal, NamedTuple
 
 import torch
 
-__all__ = ["KeyValues", "Partial", "attend", "attention", "merge"]
+__all__ = ["Backend", "KeyValues", "Partial", "attend", "attention", "merge"]
 
 Backend = Literal["sdpa", "tiled"]
 
 # Tile of queries x keys whose scores are alive at a time in the tiled kernel (found by measurement, fits a core's L2).
-_QUERY_TILE = 256
-_KEY_TILE = 4096
+_QUERY_TILE = 512
+_KEY_TILE = 1024
 # Sums of unshifted exponentials between these bounds are as good as shifted ones.
 _SMALLEST_SUM, _LARGEST_SUM = 1e-20, 1e30
 
@@ -96,6 +96,7 @@ def _masked(queries: torch.Tensor, part: KeyValues) -> Partial:
 
 def _tiled(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Partial:
     """Softmax over tiles of scores; the width of the values is free, so raw memories can be values."""
+    queries, keys, values = queries.float(), keys.float(), values.float()
     rows, count, width = queries.shape
     scale = 1.0 / math.sqrt(width)
     output = queries.new_empty(rows, count, values.shape[-1], dtype=torch.float32)
@@ -163,5 +164,5 @@ def _sdpa(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Pa
         output, log_sum, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(*heads, None, True)
         log_sum = log_sum[..., : queries.shape[1]]
     else:
-        return _tiled(queries.float(), keys.float(), values.float())
+        return _tiled(queries, keys, values)
     return Partial(output.squeeze(1).float(), log_sum.squeeze(1).float())

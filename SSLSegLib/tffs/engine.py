@@ -19,7 +19,7 @@ from .features import VolumeFeatures
 from .memory_attention import MemoryAttention
 from .network import TrackingNetwork
 from .options import TffsOptions
-from .precision import attention_arithmetic, computing
+from .precision import attention_kernel, computing
 from .template import Direction, LabelledTemplate, Passed, chosen_prompts, masks_as_prompts
 
 __all__ = ["FrameSource", "TffsEngine", "WorkCounts"]
@@ -77,8 +77,7 @@ class TffsEngine:
         memory_attention = MemoryAttention(
             model.memory_attention,
             self._network.top_positions,
-            attention_arithmetic(self.options.precision, self.device),
-            self._backend(),
+            *attention_kernel(self.options.precision, self.device, self.options.attention),
         )
         chains_at_once = self.options.batch or _CHAINS_AT_ONCE.get(self.device.type, 4)
         self._slices_at_once = _SLICES_AT_ONCE.get(self.device.type, 1)
@@ -247,11 +246,6 @@ class TffsEngine:
         if self._in_use is not None and self._in_use is not template:
             self._in_use.release()
         self._in_use = template
-
-    def _backend(self) -> str:
-        if self.options.attention != "auto":
-            return self.options.attention
-        return "tiled" if self.device.type == "cpu" and self.options.precision != "official" else "sdpa"
 
     def _check(self, slices, template, positions, in_plane, sums) -> None:
         if template.in_plane != in_plane:

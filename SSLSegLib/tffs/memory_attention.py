@@ -82,10 +82,10 @@ class MemoryAttention:
 
     def values(self, memories: torch.Tensor) -> list[torch.Tensor]:
         """Values by layer. Raw memories serve all layers; the fused kernel wants values as wide as keys."""
-        memories = memories.float()
+        memories = memories.to(self.dtype)
         if self.backend == "tiled":
-            return [memories.to(self.dtype)] * self.depth
-        return [layer.cross_attn_image.v_proj(memories).to(self.dtype) for layer in self._layers]
+            return [memories] * self.depth
+        return [core.cross_attn_image.v_proj(memories) for core in self._cores]
 
     def begin(self, top: torch.Tensor) -> FrameConstants:
         """Layer 0 up to its cross-attention query, which sees no memory. ``top`` is (n, C, h, w)."""

@@ -6,21 +6,37 @@ from typing import Literal
 
 import torch
 
-__all__ = ["Arithmetic", "attention_arithmetic", "computing", "multiplying"]
+from .attention import Backend
+
+__all__ = ["Arithmetic", "attention_kernel", "computing", "multiplying"]
 
 Arithmetic = Literal["float32", "bfloat16", "bfloat16 products"]
 
 
-def attention_arithmetic(precision: str, device: torch.device) -> Arithmetic:
-    """Arithmetic inside memory attention.
+def attention_kernel(precision: str, device: torch.device, wanted: str = "auto") -> tuple[Arithmetic, Backend]:
+    """Arithmetic inside memory attention, and the kernel for it.
 
-    ``float32`` for ``exact``. Else ``bfloat16`` tensors, except that ``fast`` on a CPU keeps float32 tensors and lets
-    oneDNN multiply in bfloat16 and sum in float32 (``bfloat16 products``): exponentials of float32 are cheaper there
-    than those of bfloat16, and a processor without bfloat16 units just computes in float32.
+    ``exact`` is float32, on a CPU in tiles. ``fast`` and ``official`` are bfloat16 with the fused kernel; but where a
+    CPU has no bfloat16 matrix unit, ``fast`` keeps float32 tensors and lets oneDNN multiply in bfloat16 if the
+    processor can (``bfloat16 products``): it is then never slower than ``exact``.
+
+    Args:
+        precision: Of :class:`TffsOptions`.
+        device: Where it runs.
+        wanted: ``sdpa`` or ``tiled`` overrules the choice of the kernel.
     """
+    on_cpu = device.type == "cpu"
     if precision == "exact":
-        return "float32"
-    return "bfloat16 products" if precision == "fast" and device.type == "cpu" else "bfloat16"
+        return "float32", wanted if wanted != "auto" else ("tiled" if on_cpu else "sdpa")
+    if precision == "fast" and on_cpu and (wanted == "tiled" or (wanted == "auto" and not _has_matrix_unit())):
+        return "bfloat16 products", "tiled"
+    return "bfloat16", wanted if wanted != "auto" else "sdpa"
+
+
+def _has_matrix_unit() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX) as far as PyTorch can tell."""
+    asked = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(asked and asked())
 
 
 @contextmanager

@@ -304,11 +304,12 @@ def test_prompting_only_some_slices_is_an_option(pair, scan):
     assert template.left_out == {2, 3, 5, 6}
 
 
-@pytest.mark.parametrize("precision", ["fast", "official"])
-def test_lower_precision_stays_near_the_exact_result(pair, scan, precision):
+@pytest.mark.parametrize(("precision", "attention"), [("fast", "sdpa"), ("fast", "tiled"), ("official", "auto")])
+def test_lower_precision_stays_near_the_exact_result(pair, scan, precision, attention):
     unlabelled, labelled = scan(9, seed=1), scan(7, (0, 3), seed=2)
     exact = run(pair, unlabelled, labelled, [1, 5])
-    result = run(pair, unlabelled, labelled, [1, 5], precision=precision)
+    result = run(pair, unlabelled, labelled, [1, 5], precision=precision, attention=attention)
+    assert torch.get_float32_matmul_precision() == "highest"
     bound, mean_bound = {"fast": (3e-2, 2e-3), "official": (2e-1, 1e-2)}[precision]
     assert 0 < difference(result, exact) < bound
     assert (result - exact).abs().mean() < mean_bound
