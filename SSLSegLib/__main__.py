@@ -10,6 +10,7 @@ from SSLSegLib.commands import cohort, demo, selftraining, tffs
 from SSLSegLib.commands.jobs import app as jobs
 from SSLSegLib.commands.shared import Commands
 from SSLSegLib.evaluation.commands import evaluate
+from SSLSegLib.unimatch.commands import unimatch
 from SSLSegLib.weights.commands import app as weights
 
 __all__ = ["app", "main"]
@@ -44,6 +45,7 @@ app.command()(tffs.expect)
 app.command()(selftraining.self_train)
 app.command()(selftraining.predict)
 app.command()(selftraining.export_model)
+app.command()(unimatch)
 app.command()(evaluate)
 app.command()(cohort.phantom)
 app.command()(train_checkpoint)
