@@ -8,8 +8,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from SSLSegPanel.casenodes import ROLES, role_label
-from SSLSegPanel.prepare import segment_names, segments_in_pieces
 from SSLSegPanel.review import review_state, state_label
+from SSLSegPanel.segment_classes import segment_names, segments_in_pieces
 from SSLSegPanel.session import show_error
 
 __all__ = ["CasesSection"]

@@ -113,7 +113,7 @@ def sample_steps(folder):
 
 def _remember_pieces(node, classes):
     """What the cohort says about structures of several parts, on the segments that were made from it."""
-    from SSLSegPanel.prepare import PIECES_TAG
+    from SSLSegPanel.segment_classes import PIECES_TAG
 
     segmentation = node.GetSegmentation()
     for each in classes:

@@ -85,7 +85,7 @@ class PanelLogic:
         import psutil
 
         from SSLSegLib.tffs.options import TffsOptions
-        from SSLSegPanel.prepare import segment_names
+        from SSLSegPanel.segment_classes import segment_names
 
         cases = list(self.cases)
         labelled = [case for case in cases if case.role == "labelled" and case.volume]

@@ -5,10 +5,11 @@ import qt
 from slicer.i18n import tr as _
 
 from SSLSegPanel.job_run import JobRun
-from SSLSegPanel.prepare import RunChoices, new_run_folder, prepare_steps, segment_names
+from SSLSegPanel.prepare import RunChoices, new_run_folder, prepare_steps
 from SSLSegPanel.progress import duration
 from SSLSegPanel.publish import publish_result
 from SSLSegPanel.review import restore_decision
+from SSLSegPanel.segment_classes import segment_names
 from SSLSegPanel.session import set_setting, setting, show_error
 
 __all__ = ["RunSection"]
