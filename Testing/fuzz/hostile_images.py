@@ -230,16 +230,16 @@ def _reader(name: str):
     def read(folder: Path, content: bytes) -> None:
         path = folder / name
         path.write_bytes(content)
-        first: SSLSegError | None = None
+        refused: list[SSLSegError] = []
         for attempt in (_as_image, _as_label):
             try:
                 attempt(path)
             except SSLSegError as error:
-                first = error
+                refused.append(error)
         if is_nifti(path):
             count_not_finite(path)
-        if first is not None:
-            raise first
+        if len(refused) == 2:  # neither an image nor a label
+            raise refused[0]
 
     return read
 
