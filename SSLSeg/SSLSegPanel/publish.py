@@ -4,7 +4,10 @@ from pathlib import Path
 
 import slicer
 
-__all__ = ["finished_results", "publish_result", "withdraw_result"]
+__all__ = ["SHOWN_ABOVE", "finished_results", "publish_result", "withdraw_result"]
+
+SHOWN_ABOVE = 0.15
+"""Nats: surer than a probability of 0.03 or 0.97 the scan is left as it is, or a violet haze would cover it."""
 
 ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
 
@@ -40,6 +43,7 @@ def publish_result(case, folder):
     with slicer.util.RenderBlocker():
         nodes = add_result(case.volume, Path(folder), record.classes)
         _name_algorithm(nodes.pseudo_label, record)
+        nodes.uncertainty.GetDisplayNode().SetThreshold(SHOWN_ABOVE, 1.0)
         nodes.pseudo_label.GetDisplayNode().SetVisibility(False)  # shown when the case is
         withdraw_result(case)
         case.set_result(nodes.pseudo_label, nodes.uncertainty, folder)

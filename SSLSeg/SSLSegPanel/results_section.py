@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from SSLSegPanel import review
 from SSLSegPanel.cases_section import put, stretch
+from SSLSegPanel.publish import SHOWN_ABOVE
 
 __all__ = ["ResultsSection"]
 
@@ -240,9 +241,9 @@ def open_segment_editor(case):
 
 def scale_text():
     """What the colours of the overlay mean, on the scale of every case."""
-    steps = ((0.1, "#66137a"), (0.3, "#bd3654"), (0.5, "#f2801a"), (0.69, "#fcfcb3"))
+    steps = ((SHOWN_ABOVE, "#5a0c66"), (0.3, "#a52b5b"), (0.5, "#ec7720"), (0.69, "#fcfcb3"))
     patch = '<span style="background:{color}">&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;</span> {value:g}'
     colors = " ".join(patch.format(color=color, value=value) for value, color in steps)
-    return _("Entropy {colors}; the most there can be is ln 2 = {most}").format(
-        colors=colors, most=f"{math.log(2):.2f}"
+    return _("Entropy {colors}; {most} is a coin toss, below {least} nothing is drawn").format(
+        colors=colors, most=f"{math.log(2):.2f}", least=SHOWN_ABOVE
     )

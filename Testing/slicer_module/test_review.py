@@ -35,6 +35,7 @@ def test_a_click_on_a_result_shows_its_scan_and_uncertainty_and_jumps_to_the_wor
     assert composite.GetForegroundVolumeID() == case.uncertainty.GetID()
     assert composite.GetForegroundOpacity() == pytest.approx(0.4)
     assert case.result.GetDisplayNode().GetVisibility()
+    assert case.uncertainty.GetDisplayNode().GetLowerThreshold() == pytest.approx(0.15)
     worst = slicer.util.arrayFromVolume(case.uncertainty).sum(axis=(1, 2)).argmax()
     offset = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode().GetSliceOffset()
     assert offset == pytest.approx(worst * 3.0, abs=0.01)  # slices are 3 mm apart
