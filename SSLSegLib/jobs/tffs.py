@@ -21,7 +21,6 @@ from SSLSegLib.tffs.options import TffsOptions
 
 if TYPE_CHECKING:
     from SSLSegLib.pseudolabels.label import PseudoLabel
-    from SSLSegLib.weights.loading import LoadedSam2
 
 __all__ = ["KIND", "TffsParameters", "tffs_manifest", "threads_here"]
 
@@ -141,18 +140,6 @@ def run(job: Job, progress: Progress) -> None:
         write_job_report(job, cohort, progress)
     if parameters.scene and not scene.exists():
         write_job_scene(job, cohort, progress)
-
-
-def job_model(job: Job, parameters: TffsParameters, progress: Progress) -> "LoadedSam2":
-    """The weights of a job on its device, the same to the bit as when the job was made.
-
-    Raises:
-        SSLSegError: They are missing or others, or the device cannot be used.
-    """
-    from SSLSegLib.jobs.segmenting import load_model
-
-    progress("stage", stage="Loading the weights", total=None)
-    return load_model(job.manifest, parameters, progress)
 
 
 def result_sink(
