@@ -17,6 +17,7 @@ class JobRun:
     def __init__(self, job):
         self.job = job
         self.progress = RunProgress()
+        self.attached = False  # opened, not started here: its times are not those of this computer
         self._process = None
         self._events = None
 
@@ -31,6 +32,7 @@ class JobRun:
         from SSLSegLib.jobs.folder import Job
 
         run = cls(Job.open(Path(folder)))
+        run.attached = True
         run._events = EventFollower(run.job.events_path)
         run.poll()
         return run
@@ -46,7 +48,7 @@ class JobRun:
         """
         from SSLSegLib.jobs.process import start_job
 
-        self.progress = RunProgress()
+        self.progress, self.attached = RunProgress(), False
         self._process = start_job(self.job.folder, detached=detached)
         self._events = self._process
 

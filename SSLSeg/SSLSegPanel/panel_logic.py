@@ -151,15 +151,15 @@ class PanelLogic:
 
     def showCase(self, case, opacity=0.4):
         """Show a case in the slice views: its scan, its own segmentation or result, and the uncertainty over it."""
-        for other in self.cases:
-            for node in (other.segmentation, other.result):
-                if node is not None and node.GetDisplayNode():
-                    node.GetDisplayNode().SetVisibility(node is case.result or (node is case.segmentation))
         slicer.util.setSliceViewerLayers(
             background=case.volume,
             foreground=case.uncertainty if case.result is not None else None,
             foregroundOpacity=opacity,
         )
+        for other in self.cases:
+            for node in (other.segmentation, other.result):
+                if node is not None and node.GetDisplayNode():
+                    node.GetDisplayNode().SetVisibility(node is case.result or (node is case.segmentation))
         if slicer.util.mainWindow() is not None:
             slicer.util.resetSliceViews()
 

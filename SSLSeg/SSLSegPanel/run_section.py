@@ -241,8 +241,9 @@ class RunSection:
         progress = run.progress
         self._mercy.stop()
         if progress.ended == "finished":
-            text = _("Finished in {time}.").format(time=duration(progress.elapsed))
-            if progress.seconds_per_step:
+            took = _("Finished in {time}.").format(time=duration(progress.elapsed))
+            text = _("The run is finished.") if run.attached else took
+            if progress.seconds_per_step and not run.attached:
                 set_setting(self._speed_key(), progress.seconds_per_step)
             if run.job.manifest.kind == "expect":
                 text = self.session.logic.expectedQuality(run.job)

@@ -208,7 +208,12 @@ class SliceView(_View):
         self._actor.GetMapper().SetInputConnection(connection)
         self._actor.SetVisibility(bool(connection))
         if connection and not self._renderer.HasViewProp(self._actor):
-            self._renderer.AddViewProp(self._actor)
+            # Before all that is there already: what is translucent must find the image drawn below it.
+            props = self._renderer.GetViewProps()
+            others = [props.GetItemAsObject(index) for index in range(props.GetNumberOfItems())]
+            self._renderer.RemoveAllViewProps()
+            for prop in (self._actor, *others):
+                self._renderer.AddViewProp(prop)
         self.scheduleRender()
 
     def _fit(self) -> None:
