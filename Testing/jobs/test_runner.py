@@ -82,7 +82,10 @@ def test_a_full_disk_and_full_memory_are_explained(make_job, error, words):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_end_leaves_a_cancelled_job_that_can_go_on(make_job, number):
+def test_a_polite_end_leaves_a_cancelled_job_that_can_go_on(make_job, number, request):
+    # A suite that a shell started in the background inherits an ignored Ctrl-C.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, inherited))
     job = make_job()
 
     def interrupted(job, progress):
