@@ -93,7 +93,9 @@ def _unwritten(path: Path, array: np.ndarray, error: Exception) -> CaseError:
     """Why a file was not written whole; a full disk is told by the space that is left, whatever ITK says of it."""
     free = shutil.disk_usage(path.parent).free
     said = " ".join(str(error).split())[-200:].rstrip(".")
-    cut_short = any(words in said for words in ("too large", "No space", "failed to write", "fail after write", "write gzip data"))
+    cut_short = any(
+        words in said for words in ("too large", "No space", "failed to write", "fail after write", "write gzip data")
+    )
     if isinstance(error, CaseError) or cut_short or free < array.nbytes:
         return CaseError(
             f"{path.name} could not be written whole: it takes up to {array.nbytes / 1e6:.3g} MB; "
