@@ -99,19 +99,17 @@ def test_a_damaged_lock_file_blocks_nobody(path, content):
 
 def test_of_many_that_find_a_stale_lock_one_gets_it(path):
     write_owner(path, pid=2**22 + 1)
-    won, barrier, release = [], threading.Barrier(8), threading.Event()
+    won, lost, barrier, release = [], [], threading.Barrier(8), threading.Event()
 
     def try_it():
         barrier.wait()
         try:
             with JobLock(path):
                 won.append(1)
-                release.wait(10)
+                release.wait(10)  # until all others have tried: a lock given back is anybody's
         except JobError:
-            pass
-        finally:
-            if len(won) == 1:
-                time.sleep(0.2)
+            lost.append(1)
+            if len(lost) == 7:
                 release.set()
 
     threads = [threading.Thread(target=try_it) for _ in range(8)]
