@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from ..cases.phantoms import make_phantom
 from ..seeds import named_seed
 
-__all__ = ["PhantomPool", "resized"]
+__all__ = ["PhantomPool", "coarse", "resized"]
 
 
 class PhantomPool:
@@ -22,7 +22,7 @@ class PhantomPool:
         renewal: Probability that a sample comes with one more subject while there is room.
     """
 
-    def __init__(self, first: int = 4, size: int = 60, renewal: float = 0.15) -> None:
+    def __init__(self, first: int = 4, size: int = 100, renewal: float = 0.15) -> None:
         self.first, self.size, self.renewal = first, size, renewal
         self.subjects: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -35,12 +35,12 @@ class PhantomPool:
 
     def sample(
         self, rng: np.random.Generator, targets: int, labelled: int, chain: int
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
         """Images and masks of two subjects, and how far the labelled slices are from the chain.
 
         Returns:
-            images [(labelled, J, I), (chain, J, I)], masks [(targets, labelled, J, I), (targets, chain, J, I)] and
-            distance (labelled,).
+            images [(labelled, J, I), (chain, J, I)], masks [(targets, labelled, J, I), (targets, chain, J, I)],
+            distance (labelled,) and the classes [(labelled, J, I), (chain, J, I)].
         """
         (image, labels), (other_image, other_labels) = self._two(rng)
         depth = len(labels)
@@ -60,10 +60,16 @@ class PhantomPool:
         chosen = [labels[torch.from_numpy(reference)], other_labels[torch.from_numpy(run)]]
         masks = [torch.stack([some == int(c) for c in classes]) for some in chosen]
         if rng.random() < 0.3:  # a population of the other hand
-            images, masks = [x.flip(2) for x in images], [x.flip(3) for x in masks]
+            images, masks, chosen = ([x.flip(-1) for x in some] for some in (images, masks, chosen))
         gamma = np.exp(0.2 * rng.normal())
         images = [(x / x.max()).pow(gamma) for x in images]
-        return images, masks, torch.tensor(np.abs(end - reference), dtype=torch.float32)
+        return images, masks, torch.tensor(np.abs(end - reference), dtype=torch.float32), chosen
+
+
+def coarse(structures: torch.Tensor, image_size: int) -> torch.Tensor:
+    """Structures (n, J, I) by number at a quarter of the frame, uint8 (n, S / 4, S / 4)."""
+    size = (image_size // 4, image_size // 4)
+    return F.interpolate(structures[:, None].float(), size, mode="nearest-exact")[:, 0].to(torch.uint8)
 
 
 def resized(masks: torch.Tensor, image_size: int) -> torch.Tensor:

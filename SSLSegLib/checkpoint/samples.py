@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..seeds import named_rng
 from .anatomy import Anatomy
 from .atlas import draw_anatomy
-from .familiar import PhantomPool, resized
+from .familiar import PhantomPool, coarse, resized
 from .rendering import draw_contrast, related_contrast, render
 
 __all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", "draw_sample", "to_frames"]
@@ -65,12 +65,13 @@ class Batch:
         frames: float32 (B, R + L, 3, S, S), ImageNet-normalised.
         masks: bool (B, T, R + L, S, S).
         distance: float32 (B, R), frames from each labelled slice to the chain's first frame in travel direction.
-        order: In this order the labelled slices lie towards the chain: the last one is the nearest.
+        structures: uint8 (B, R + L, S / 4, S / 4), every structure by its number, the same in both subjects; 0 is none.
     """
 
     frames: torch.Tensor
     masks: torch.Tensor
     distance: torch.Tensor
+    structures: torch.Tensor
     labelled: int
 
     def to(self, device: str | torch.device) -> "Batch":
@@ -141,11 +142,11 @@ def draw_sample(
     *,
     change: str | None = None,
     distinct: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor] | None:
     """One item of a batch from a pair, or None where the pair has no target of a usable size.
 
     Returns:
-        frames (R + L, 3, S, S), masks (T, R + L, S, S), distance (R,).
+        frames (R + L, 3, S, S), masks (T, R + L, S, S), distance (R,), structures (R + L, S / 4, S / 4).
     """
     anatomy, labels = pair.anatomy, pair.labels
     count = len(anatomy.tissues)
@@ -176,28 +177,30 @@ def draw_sample(
     inside = torch.isin(labels[0, largest], torch.tensor(chosen[0][0], dtype=torch.uint8))
     rows, columns = np.nonzero(inside.numpy())
     span = max(np.ptp(rows), np.ptp(columns)) / 128
-    extent = float(np.clip(span / rng.uniform(0.25, 0.85), 0.4, 1.0))
+    extent = float(np.clip(span / rng.uniform(0.15, 0.8), 0.4, 1.0))
     centre = np.array([rows.mean(), columns.mean()]) + rng.uniform(-0.5, 0.5, 2) * (extent - span) * 80
     flips = [axis for axis in (1, 2) if rng.random() < 0.5]
     transpose = rng.random() < 0.5
 
-    frames, masks = [], []
+    frames, masks, everything = [], [], []
     for subject, slices in enumerate((reference, run)):
         top, bottom, left, right = _view(rng, centre, extent)
         images = render(labels[subject], slices, contrasts[subject], rng)[:, top:bottom, left:right]
         structures = labels[subject][torch.from_numpy(slices)][:, top:bottom, left:right]
         drawn = torch.stack([torch.isin(structures, torch.tensor(c, dtype=torch.uint8)) for c, _ in chosen])
         if flips:
-            images, drawn = images.flip(flips), drawn.flip([axis + 1 for axis in flips])
+            images, structures = images.flip(flips), structures.flip(flips)
+            drawn = drawn.flip([axis + 1 for axis in flips])
         if transpose:
-            images, drawn = images.mT, drawn.mT
+            images, structures, drawn = images.mT, structures.mT, drawn.mT
         frames.append(to_frames(images.contiguous(), options.image_size))
         masks.append(resized(drawn, options.image_size))
+        everything.append(coarse(structures, options.image_size))
     # Frames between a labelled slice and the chain's start: its own volume's end lies in between.
     scale = rng.uniform(0.5, 2.0)
     end = labels.shape[1] if reference[0] <= reference[-1] else -1
     distance = torch.tensor(np.abs(end - reference) * scale, dtype=torch.float32).round().clamp(min=1)
-    return torch.cat(frames), torch.cat(masks, dim=1), distance
+    return torch.cat(frames), torch.cat(masks, dim=1), distance, torch.cat(everything)
 
 
 class Samples(IterableDataset):
@@ -227,9 +230,10 @@ class Samples(IterableDataset):
         items = []
         while len(items) < options.batch:
             if rng.random() < options.phantoms:
-                images, masks, distance = self.phantoms.sample(rng, options.targets, labelled, chain)
+                images, masks, distance, classes = self.phantoms.sample(rng, options.targets, labelled, chain)
                 frames = torch.cat([to_frames(x, options.image_size) for x in images])
-                items.append((frames, torch.cat([resized(x, options.image_size) for x in masks], 1), distance))
+                masks = torch.cat([resized(x, options.image_size) for x in masks], 1)
+                items.append((frames, masks, distance, torch.cat([coarse(x, options.image_size) for x in classes])))
                 continue
             fresh = len(pool) < options.batch or rng.random() < options.renewal
             if fresh:

@@ -81,6 +81,7 @@ class Teacher:
             x = x.view(b, 1, n, *x.shape[1:]).expand(-1, targets, *(-1,) * x.dim())
             return x.flatten(0, 1)
 
+        self.features = maps[-1].unflatten(0, (b, n))
         self.fine, self.middle, self.top = (grouped(x) for x in maps)
         self.masks = batch.masks.flatten(0, 1)
         self.distance = batch.distance[:, None].expand(-1, targets, -1).flatten(0, 1)

@@ -21,7 +21,7 @@ from .configuration import small_configuration
 from .samples import Batch, SampleOptions, Samples
 from .teaching import Decoded, Teacher
 
-__all__ = ["Trainer", "TrainingOptions", "segmentation_loss"]
+__all__ = ["Trainer", "TrainingOptions", "correspondence_loss", "segmentation_loss"]
 
 
 SHORT_SHAPES = ((2, 3), (4, 3), (6, 2), (10, 2))
@@ -40,6 +40,7 @@ class TrainingOptions:
         batch: Subject pairs in a step (two targets each).
         phantoms: Share of the samples from the abdomens of the phantom cohorts, of subjects kept apart.
         matching: Weight of the loss on where the memory attention looks (not on chain steps).
+        correspondence: Weight of the loss on the likeness of equal structures in the two subjects.
         easing: Steps over which targets stop being identified by their brightness.
         rate, warmup: Peak learning rate; steps of linear warm-up; then a cosine to a hundredth.
         chains_from: Share of the training after which ``chains`` of the steps run on the model's own memories.
@@ -58,6 +59,7 @@ class TrainingOptions:
     minutes: float = math.inf
     phantoms: float = 0.35
     matching: float = 1.0
+    correspondence: float = 0.5
     easing: int = 2500
     rate: float = 6e-4
     warmup: int = 200
@@ -137,6 +139,31 @@ def matching_loss(decoded: Decoded, masks: torch.Tensor, use: torch.Tensor) -> t
         dice = (2 * (guess * truth).sum(2) + 0.1) / (guess.sum(2) + truth.sum(2) + 0.1)
         total = total + (weight * (entropy + 1 - dice)).sum() / weight.sum().clamp(min=1)
     return total / len(decoded.pointed_at)
+
+
+def correspondence_loss(features: torch.Tensor, structures: torch.Tensor, labelled: int) -> torch.Tensor:
+    """Places of one subject are to look like the same structure in the other, for all structures at once.
+
+    Each token of the chain takes the structures of the labelled tokens by likeness (softmax of the cosine); what it
+    gets is compared with what it holds, each structure that both subjects have counting the same.
+
+    Args:
+        features: (B, R + L, C, h, w), the feature map that memories are made from.
+        structures: (B, R + L, 4 h, 4 w), 0 is none.
+        labelled: R.
+    """
+    tokens = features.flatten(3).mT
+    tokens = F.normalize(tokens - tokens.mean((1, 2), keepdim=True), dim=-1)
+    held = F.one_hot(structures.long()).permute(0, 1, 4, 2, 3).float()
+    held = F.avg_pool2d(held.flatten(0, 1), 4).unflatten(0, held.shape[:2]).flatten(3).mT  # (B, R + L, hw, K)
+    given, wanted = held[:, :labelled].flatten(1, 2), held[:, labelled:].flatten(1, 2)
+    likeness = tokens[:, labelled:].flatten(1, 2) @ tokens[:, :labelled].flatten(1, 2).mT
+    found = (likeness / 0.1).softmax(-1) @ given
+    size = wanted.sum(1)
+    missed = -(wanted * (found + 1e-3).log()).sum(1) / size.clamp(min=1e-6)
+    shared = (given.sum(1) > 1) & (size > 0.5)
+    shared[:, 0] = False
+    return (missed * shared).sum() / shared.sum().clamp(min=1)
 
 
 def _no_pile(batch: Batch) -> Batch:
@@ -313,6 +340,8 @@ class Trainer:
         if results[0].pointed_at:
             matching = matching_loss(results[0], chain, use)
             loss = loss + options.matching * matching
+        likeness = correspondence_loss(teacher.features.float(), batch.structures, start)
+        loss = loss + options.correspondence * likeness
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -325,6 +354,7 @@ class Trainer:
             "loss": round(loss.item(), 4),
             "dice": round(dices[-1].item(), 4),
             "matching": round(matching.item(), 4),
+            "correspondence": round(likeness.item(), 4),
             "norm": round(norm.item(), 3),
         }
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from SSLSegLib.cases.frames import slices_to_frames
 from SSLSegLib.checkpoint.atlas import draw_anatomy
@@ -108,6 +109,17 @@ def test_a_batch_holds_targets_on_labelled_and_chain_slices(batch):
     assert (made.distance >= 1).all()
     assert made.masks[:, 0, :4].flatten(1).any(1).all()  # the leading target has a prompt
     assert torch.isfinite(made.frames).all()
+    assert made.structures.shape == (1, 9, 16, 16)
+
+
+def test_structures_have_their_number_where_the_target_is_and_nowhere_else(batch):
+    made, _ = batch
+    target = made.masks[0, 0].float()
+    inside = F.avg_pool2d(target, 4) == 1
+    elsewhere = F.max_pool2d(target, 12, 4, 4) == 0  # a pixel at the edge may fall on either side
+    numbers = set(made.structures[0][inside].tolist())
+    assert numbers
+    assert not numbers & {0, *made.structures[0][elsewhere].tolist()}
 
 
 def test_the_stream_is_the_same_for_the_same_seed_only(batch):

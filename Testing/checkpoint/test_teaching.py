@@ -29,7 +29,8 @@ def batch():
     # The third labelled slice has no target: it is tracked, not prompted.
     masks[1, :, :2, :, 4:24] = True
     distance = torch.tensor([[3.0, 2.0, 1.0]]).expand(2, -1)
-    return Batch(torch.randn(2, 11, 3, 64, 64), masks, distance, labelled=3)
+    structures = torch.zeros(2, 11, 16, 16, dtype=torch.uint8)
+    return Batch(torch.randn(2, 11, 3, 64, 64), masks, distance, structures, labelled=3)
 
 
 def _stock(model, frames, masks, labelled, *, empty_tail):

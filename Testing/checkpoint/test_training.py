@@ -9,7 +9,7 @@ import torch
 from SSLSegLib.checkpoint.configuration import small_configuration
 from SSLSegLib.checkpoint.export import export_checkpoint
 from SSLSegLib.checkpoint.samples import Batch
-from SSLSegLib.checkpoint.training import Trainer, TrainingOptions
+from SSLSegLib.checkpoint.training import Trainer, TrainingOptions, correspondence_loss
 from SSLSegLib.errors import JobError, WeightsError
 from SSLSegLib.weights.loading import load_sam2
 from SSLSegLib.weights.sam2_model import build_sam2
@@ -23,7 +23,27 @@ def _disc_batch(seed: int) -> Batch:
     rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     masks = torch.stack([(rows - 20 - k) ** 2 + (columns - 24) ** 2 < 144 for k in range(6)])
     frames = masks[:, None].float() * 2 - 1 + 0.1 * torch.randn(6, 3, 64, 64, generator=generator)
-    return Batch(frames[None], masks[None, None], torch.tensor([[2.0, 1.0]]), labelled=2)
+    structures = masks[:, 2::4, 2::4].to(torch.uint8) + 1
+    return Batch(frames[None], masks[None, None], torch.tensor([[2.0, 1.0]]), structures[None], labelled=2)
+
+
+def test_equal_structures_that_look_alike_cost_nothing_and_exchanged_ones_much():
+    look = torch.eye(8)
+    structures = torch.randint(1, 4, (1, 5, 4, 4), generator=torch.Generator().manual_seed(0))
+    features = look[structures].permute(0, 1, 4, 2, 3)
+    fine = structures.repeat_interleave(4, -1).repeat_interleave(4, -2).to(torch.uint8)
+    exchanged = fine.clone()
+    exchanged[:, :3] = fine[:, :3] % 3 + 1
+    alike = correspondence_loss(features, fine, 3)
+    assert alike < 0.05
+    assert correspondence_loss(features, exchanged, 3) > 5 * alike + 1
+
+
+def test_structures_that_only_one_subject_has_are_not_looked_for():
+    features = torch.randn(1, 2, 8, 4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    structures = torch.ones(1, 2, 16, 16, dtype=torch.uint8)
+    structures[:, 1] = 2
+    assert correspondence_loss(features, structures, 1) == 0
 
 
 @pytest.fixture(scope="module")
