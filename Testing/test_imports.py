@@ -14,7 +14,7 @@ import SSLSegLib
 
 LIBRARY = Path(SSLSegLib.__file__).parent
 ROOMS = [
-    *("cases", "weights", "tffs", "checkpoint", "vessa", "pseudolabels", "selftraining", "unimatch", "evaluation"),
+    *("cases", "weights", "tffs", "checkpoint", "pseudolabels", "selftraining", "unimatch", "vessa", "evaluation"),
     "scene",
 ]
 SHARED = {"errors", "files", "seeds", "progress", "resources", "__version__"}

@@ -1,0 +1,117 @@
+"""Labelled slices, wherever they come from: pictures, and the masks of the structures in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from SSLSegLib.cases.cohort import Case, Cohort
+from SSLSegLib.cases.intensities import to_display_range
+from SSLSegLib.cases.reading import read_label, read_volume
+from SSLSegLib.progress import Progress, silent
+from SSLSegLib.vessa.pictures import picture_of
+
+__all__ = ["CohortSlices", "LabelledSlice", "LabelledSlices", "StoredSlices"]
+
+
+@dataclass(frozen=True)
+class LabelledSlice:
+    """What is known of a slice without opening it.
+
+    Args:
+        id: Unique among its kind.
+        dataset: Of which cohort or dataset; a template is only ever used within its own.
+        subject: Whose; training never shows a subject its own slices as template.
+        modality: DICOM modality, or as the dataset has it.
+        position: Where in its volume, 0 first to 1 last slice; 0.5 where it has no place.
+        targets: Names of the structures that it holds.
+    """
+
+    id: str
+    dataset: str
+    subject: str
+    modality: str
+    position: float
+    targets: tuple[str, ...]
+
+
+class LabelledSlices(Protocol):
+    """Slices that can be opened one at a time."""
+
+    entries: Sequence[LabelledSlice]
+
+    def picture(self, index: int) -> np.ndarray:
+        """uint8 (J, I, 3)."""
+
+    def mask(self, index: int, target: str) -> np.ndarray:
+        """bool (J, I); all False where the slice does not hold the target."""
+
+
+class StoredSlices:
+    """Slices in memory.
+
+    Args:
+        entries: What they are.
+        pictures: uint8 (J, I, 3) each.
+        masks: Target -> bool (J, I), for each slice.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[LabelledSlice],
+        pictures: Sequence[np.ndarray],
+        masks: Sequence[dict[str, np.ndarray]],
+    ) -> None:
+        self.entries, self.pictures, self.masks = list(entries), list(pictures), list(masks)
+
+    def picture(self, index: int) -> np.ndarray:
+        """See :class:`LabelledSlices`."""
+        return self.pictures[index]
+
+    def mask(self, index: int, target: str) -> np.ndarray:
+        """See :class:`LabelledSlices`."""
+        found = self.masks[index].get(target)
+        return np.zeros(self.pictures[index].shape[:2], bool) if found is None else found
+
+
+class CohortSlices(StoredSlices):
+    """All slices of labelled cases of a cohort, with grey levels as TFFS has them.
+
+    Args:
+        cohort: Its classes are the targets.
+        cases: Which cases; the labelled ones by default. Only their ``label`` is read, never a reference.
+        empty: Keep slices that hold no class.
+        progress: Gets ``progress`` events.
+
+    Raises:
+        CaseError: An image or label cannot be read, or a case is not labelled.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        cases: Sequence[Case] | None = None,
+        *,
+        empty: bool = True,
+        progress: Progress = silent,
+    ) -> None:
+        entries, pictures, masks = [], [], []
+        chosen = cohort.labelled if cases is None else cases
+        for number, case in enumerate(chosen):
+            volume, label = read_volume(cohort, case), read_label(cohort, case).array
+            display = to_display_range(volume, cohort.modality, cohort.window)
+            for index in range(len(label)):
+                there = {each.name: label[index] == each.value for each in cohort.classes}
+                there = {name: mask for name, mask in there.items() if mask.any()}
+                if there or empty:
+                    place = index / max(len(label) - 1, 1)
+                    entries.append(
+                        LabelledSlice(
+                            f"{case.id}.{index:04d}", cohort.name, case.id, cohort.modality, place, tuple(there)
+                        )
+                    )
+                    pictures.append(picture_of(display, index))
+                    masks.append(there)
+            progress("progress", stage="Reading labelled cases", done=number + 1, total=len(chosen), case=case.id)
+        super().__init__(entries, pictures, masks)

@@ -1,0 +1,337 @@
+"""The template bank: labelled slices, found again by likeness (paper 2, section 3.1 and equation 1).
+
+On disk it is a folder that the user owns::
+
+    bank.json             what each template is, where it came from, and which features it was indexed by
+    images/<id>.png       the slice as a picture
+    masks/<id>.<n>.png    the mask of its n-th target
+    features.npy          float32 (templates, d), unit vectors
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from SSLSegLib import __version__
+from SSLSegLib.cases.case import is_safe_id
+from SSLSegLib.errors import CohortError
+from SSLSegLib.files import atomic_path, read_json, write_json
+from SSLSegLib.vessa.features import Features
+from SSLSegLib.vessa.slices import LabelledSlice, LabelledSlices
+
+__all__ = ["BANK", "Candidates", "Template", "TemplateBank", "chosen_slices", "sampling_probabilities"]
+
+BANK = "bank.json"
+TOP, TEMPERATURE = 3, 0.1
+"""The paper fixes three candidates and leaves tau open; cosine similarities of medical slices lie close together."""
+
+
+class Template(BaseModel):
+    """What ``bank.json`` says of one template; see :class:`~SSLSegLib.vessa.slices.LabelledSlice`.
+
+    Args:
+        origin: Where its mask came from: ``label`` (drawn by people) or ``accepted`` (a reviewed pseudo-label).
+        added: When, ISO 8601.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    dataset: str
+    subject: str
+    modality: str
+    position: float = Field(ge=0, le=1)
+    targets: tuple[str, ...] = Field(min_length=1)
+    origin: Literal["label", "accepted"] = "label"
+    added: str = ""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    features: str
+    software: str
+    templates: tuple[Template, ...]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The templates most like a picture, best first.
+
+    Args:
+        indices: Of the bank's templates; fewer than asked for where fewer hold the target, none where none does.
+        similarities: Their cosine similarity s_i, less the position term if there is one.
+    """
+
+    indices: tuple[int, ...]
+    similarities: np.ndarray
+
+    def probabilities(self, temperature: float = TEMPERATURE) -> np.ndarray:
+        """Equation 1."""
+        return sampling_probabilities(self.similarities, temperature)
+
+    def sample(self, rng: np.random.Generator, temperature: float = TEMPERATURE) -> int:
+        """One template, drawn by equation 1."""
+        return self.indices[int(rng.choice(len(self.indices), p=self.probabilities(temperature)))]
+
+
+def sampling_probabilities(similarities: np.ndarray, temperature: float = TEMPERATURE) -> np.ndarray:
+    """Equation 1: P(x_i) = exp(s_i / tau) / sum over the candidates j of exp(s_j / tau).
+
+    Args:
+        similarities: (n,), of the candidates.
+        temperature: tau; towards 0 the first candidate is always taken.
+    """
+    scaled = (np.asarray(similarities, np.float64) - np.max(similarities)) / temperature
+    weights = np.exp(scaled)
+    return weights / weights.sum()
+
+
+class TemplateBank:
+    """Templates in memory, with their features.
+
+    Args:
+        templates: What they are.
+        pictures: uint8 (J, I, 3) each.
+        masks: Target -> bool (J, I) of each.
+        features: float32 (n, d), unit vectors.
+        features_name: Of the :class:`~SSLSegLib.vessa.features.Features` that made them.
+    """
+
+    def __init__(
+        self,
+        templates: Sequence[Template],
+        pictures: Sequence[np.ndarray],
+        masks: Sequence[dict[str, np.ndarray]],
+        features: np.ndarray,
+        features_name: str,
+    ) -> None:
+        self.templates, self.pictures, self.masks = list(templates), list(pictures), list(masks)
+        self.features, self.features_name = np.asarray(features, np.float32), features_name
+
+    def __len__(self) -> int:
+        return len(self.templates)
+
+    @classmethod
+    def of(
+        cls,
+        slices: LabelledSlices,
+        features: Features,
+        indices: Sequence[int] | None = None,
+        *,
+        origin: Literal["label", "accepted"] = "label",
+    ) -> "TemplateBank":
+        """A bank of slices.
+
+        Args:
+            slices: Where they come from.
+            features: To find them by.
+            indices: Which; by default all that hold a target.
+            origin: Of the masks.
+
+        Raises:
+            CohortError: None of them holds a target.
+        """
+        chosen = range(len(slices.entries)) if indices is None else indices
+        chosen = [index for index in chosen if slices.entries[index].targets]
+        if not chosen:
+            raise CohortError(
+                "A template bank needs slices that hold a class; there are none.",
+                remedy="Label at least one case in which every class can be seen.",
+            )
+        pictures = [slices.picture(index) for index in chosen]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        templates = [_template(slices.entries[index], origin, now) for index in chosen]
+        masks = [{name: slices.mask(index, name) for name in slices.entries[index].targets} for index in chosen]
+        return cls(templates, pictures, masks, features(pictures), features.name)
+
+    def grown(self, other: "TemplateBank") -> "TemplateBank":
+        """This bank and the templates of another (accepted cases, say); of equal ids the other's win.
+
+        Raises:
+            CohortError: The two were indexed by different features.
+        """
+        self.require_features(other.features_name)
+        replaced = {each.id for each in other.templates}
+        kept = [index for index, each in enumerate(self.templates) if each.id not in replaced]
+        mine = self.part(kept)
+        return TemplateBank(
+            [*mine.templates, *other.templates],
+            [*mine.pictures, *other.pictures],
+            [*mine.masks, *other.masks],
+            np.concatenate([mine.features, other.features]) if kept else other.features,
+            self.features_name,
+        )
+
+    def part(self, indices: Sequence[int]) -> "TemplateBank":
+        """Only some of the templates."""
+        return TemplateBank(
+            [self.templates[index] for index in indices],
+            [self.pictures[index] for index in indices],
+            [self.masks[index] for index in indices],
+            self.features[list(indices)],
+            self.features_name,
+        )
+
+    def holds(self, target: str) -> bool:
+        """Whether any template shows the target."""
+        return any(target in each.targets for each in self.templates)
+
+    def candidates(
+        self,
+        feature: np.ndarray,
+        target: str,
+        *,
+        top: int = TOP,
+        dataset: str | None = None,
+        modality: str | None = None,
+        not_subject: str | None = None,
+        position: float | None = None,
+        position_weight: float = 0.0,
+    ) -> Candidates:
+        """The templates most like a picture that hold a target: T_top3 of equation 1.
+
+        Args:
+            feature: (d,), of the picture.
+            target: Only templates that hold it.
+            top: How many.
+            dataset, modality: Only templates of these, if given.
+            not_subject: Leave this subject's out (training).
+            position: Of the slice in its volume, 0 to 1.
+            position_weight: Subtracted from the similarity per unit of difference in position; the paper has none (0).
+        """
+        usable = [
+            index
+            for index, each in enumerate(self.templates)
+            if target in each.targets
+            and dataset in (None, each.dataset)
+            and modality in (None, each.modality)
+            and each.subject != not_subject
+        ]
+        if not usable:
+            return Candidates((), np.empty(0, np.float32))
+        scores = self.features[usable] @ np.asarray(feature, np.float32)
+        if position is not None and position_weight:
+            places = np.array([self.templates[index].position for index in usable], np.float32)
+            scores = scores - position_weight * np.abs(places - position)
+        best = np.argsort(-scores, kind="stable")[:top]
+        return Candidates(tuple(usable[index] for index in best), scores[best])
+
+    def require_features(self, name: str) -> None:
+        """Refuse to compare vectors of different kinds.
+
+        Raises:
+            CohortError: The bank was indexed by other features.
+        """
+        if name != self.features_name:
+            raise CohortError(
+                f"The template bank was indexed by '{self.features_name}', not by '{name}'.",
+                remedy="Use the weights that the bank was made with, or make it again with `vessa bank`.",
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; ``bank.json`` comes last, so that a bank is whole or absent."""
+        folder = Path(folder)
+        for template, picture, masks in zip(self.templates, self.pictures, self.masks, strict=True):
+            _write_png(folder / "images" / f"{template.id}.png", picture)
+            for number, target in enumerate(template.targets):
+                _write_png(folder / "masks" / f"{template.id}.{number}.png", masks[target].astype(np.uint8) * 255)
+        with atomic_path(folder / "features.npy") as temporary:
+            np.save(temporary, self.features, allow_pickle=False)
+        record = _Record(features=self.features_name, software=f"SSLSeg {__version__}", templates=tuple(self.templates))
+        write_json(folder / BANK, record.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, folder: Path) -> "TemplateBank":
+        """Read the folder.
+
+        Raises:
+            CohortError: It holds no bank, or files of it are missing or do not fit.
+        """
+        folder = Path(folder)
+        try:
+            record = _Record.model_validate(read_json(folder / BANK))
+            if not all(is_safe_id(each.id) for each in record.templates):
+                raise ValueError("the id of a template is no file name")
+            pictures = [_read_png(folder / "images" / f"{each.id}.png", "RGB") for each in record.templates]
+            masks = [
+                {
+                    target: _read_png(folder / "masks" / f"{each.id}.{number}.png", "L") > 0
+                    for number, target in enumerate(each.targets)
+                }
+                for each in record.templates
+            ]
+            features = np.load(folder / "features.npy", allow_pickle=False)
+            if features.ndim != 2 or len(features) != len(record.templates):
+                raise ValueError("the features are not those of the templates")
+            for picture, of_it in zip(pictures, masks, strict=True):
+                if any(mask.shape != picture.shape[:2] for mask in of_it.values()):
+                    raise ValueError("a mask is not of the size of its image")
+        except FileNotFoundError as error:
+            raise CohortError(
+                f"{folder} is no whole template bank: {Path(error.filename or '').name} is missing.",
+                remedy="Make one with `python -m SSLSegLib vessa bank COHORT --out FOLDER`.",
+            ) from None
+        except (OSError, ValueError, ValidationError) as error:
+            raise CohortError(
+                f"The template bank {folder} cannot be read: {str(error).splitlines()[0]}.",
+                remedy="Make it again with `python -m SSLSegLib vessa bank COHORT --out FOLDER`.",
+            ) from error
+        return cls(record.templates, pictures, masks, features, record.features)
+
+    def fingerprint(self) -> str:
+        """Changes with anything that a result depends on: features, masks and pictures of all templates."""
+        digest = hashlib.sha256(self.features_name.encode())
+        for template, picture, masks in zip(self.templates, self.pictures, self.masks, strict=True):
+            digest.update(repr(_identity(template)).encode())
+            digest.update(np.ascontiguousarray(picture).tobytes())
+            for target in template.targets:
+                digest.update(np.packbits(masks[target]).tobytes())
+        digest.update(np.ascontiguousarray(self.features).tobytes())
+        return digest.hexdigest()
+
+
+def chosen_slices(slices: LabelledSlices, per_target: int | None = None) -> list[int]:
+    """Slices for a bank: all that hold a target, or ``per_target`` for each, evenly spread over its slices.
+
+    The slices of a target are taken in the order of their position, so that a small bank still covers its extent.
+    """
+    held: dict[tuple[str, str], list[int]] = {}
+    for index, entry in enumerate(slices.entries):
+        for target in entry.targets:
+            held.setdefault((entry.dataset, target), []).append(index)
+    if per_target is None:
+        return sorted({index for indices in held.values() for index in indices})
+    chosen: set[int] = set()
+    for indices in held.values():
+        ordered = sorted(indices, key=lambda index: slices.entries[index].position)
+        places = (np.arange(per_target) + 0.5) / per_target * len(ordered)
+        chosen |= {ordered[int(place)] for place in places}
+    return sorted(chosen)
+
+
+def _template(entry: LabelledSlice, origin: str, added: str) -> Template:
+    values: dict[str, Any] = {name: getattr(entry, name) for name in LabelledSlice.__dataclass_fields__}
+    return Template(**values, origin=origin, added=added)
+
+
+def _identity(template: Template) -> dict[str, Any]:
+    return template.model_dump(mode="json", exclude={"added"})
+
+
+def _write_png(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        Image.fromarray(array).save(temporary, format="PNG", optimize=False)
+
+
+def _read_png(path: Path, mode: str) -> np.ndarray:
+    with Image.open(path, formats=["PNG"]) as opened:
+        return np.array(opened.convert(mode))
