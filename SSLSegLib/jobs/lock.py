@@ -16,12 +16,12 @@ from SSLSegLib.errors import JobError
 from SSLSegLib.files import read_json, write_json
 from SSLSegLib.jobs.documents import SCHEMA_VERSION
 from SSLSegLib.jobs.manifest import utc_now
+from SSLSegLib.processes import CLOCK_STEP
 
 __all__ = ["JobLock", "LockOwner", "lock_owner", "owner_process"]
 
 HEARTBEAT = 10.0  # seconds between signs of life
 SILENCE = 120.0  # seconds without one after which an owner on another machine counts as gone
-CLOCK_STEP = 30.0  # seconds by which a process's start time may seem to move when the clock is set
 
 LockOwner = dict[str, Any]
 

@@ -1,13 +1,10 @@
 """Run a job in a child process of its own, follow it, and end it with everything it started."""
 
-import contextlib
-import multiprocessing
 import os
 import platform
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,57 +15,9 @@ from SSLSegLib.jobs.folder import Job, JobState
 from SSLSegLib.jobs.links import refuse_links
 from SSLSegLib.jobs.lock import lock_owner, owner_process
 from SSLSegLib.jobs.manifest import utc_now
+from SSLSegLib.processes import kill_tree, library_path, real_interpreter, this_process
 
-__all__ = ["JobProcess", "cancel_job", "kill_tree", "real_interpreter", "start_job", "use_real_interpreter"]
-
-LIBRARY = Path(__file__).resolve().parent.parent.parent  # the folder that holds SSLSegLib/
-
-
-def real_interpreter() -> str:
-    """The Python executable that children are started with.
-
-    Under Slicer ``sys.executable`` is a launcher, which multiprocessing cannot spawn from and whose death leaves the
-    real interpreter running. ``SSLSEG_PYTHON`` names another one.
-
-    Raises:
-        JobError: When only a launcher can be found.
-    """
-    chosen = os.environ.get("SSLSEG_PYTHON")
-    if chosen:
-        return chosen
-    if sys.executable and not _is_launcher(Path(sys.executable)):
-        return sys.executable
-    import psutil
-
-    running = Path(psutil.Process().exe())
-    if running.name.lower().startswith("python") and not _is_launcher(running):
-        return str(running)
-    name = "python-real.exe" if sys.platform == "win32" else "python-real"
-    folders = [running.parent, Path(sys.executable).parent, Path(sys.base_prefix) / "bin", Path(sys.base_prefix)]
-    for folder in folders:
-        if (folder / name).is_file():
-            return str(folder / name)
-    raise JobError(
-        f"No Python interpreter was found behind the launcher {sys.executable}.",
-        remedy="Set SSLSEG_PYTHON to the path of Slicer's python-real.",
-    )
-
-
-def _is_launcher(executable: Path) -> bool:
-    if executable.name.lower().startswith(("pythonslicer", "slicer")):
-        return True
-    try:
-        with open(executable, "rb") as opened:
-            return opened.read(2) == b"#!"
-    except OSError:
-        return True
-
-
-def use_real_interpreter() -> None:
-    """Let multiprocessing spawn from the real interpreter in this process (nnU-Net's workers need it)."""
-    interpreter = real_interpreter()
-    if interpreter != sys.executable:
-        multiprocessing.set_executable(interpreter)
+__all__ = ["JobProcess", "cancel_job", "start_job"]
 
 
 def start_job(
@@ -84,7 +33,7 @@ def start_job(
 
     Args:
         folder: The job folder.
-        interpreter: Python to use; default :func:`real_interpreter`.
+        interpreter: Python to use; default :func:`~SSLSegLib.processes.real_interpreter`.
         library: Folder that holds ``SSLSegLib``; default the one this code lies in.
         environment: Variables added to the child's environment; this process's own stays as it is.
         detached: Let the child outlive this process (it can be found again by its job folder).
@@ -93,8 +42,6 @@ def start_job(
     Raises:
         JobError: When there is no job in the folder, or the child cannot be started.
     """
-    import psutil
-
     job = Job.open(folder)
     if _lives_elsewhere(job):
         raise JobError(f"The job in {job.folder} is already running.", remedy="Wait for it, or cancel it.")
@@ -102,11 +49,11 @@ def start_job(
     job.logs.mkdir(exist_ok=True)
     # A worker that dies before it can say anything must not leave an older run's end standing.
     job.write_state(job.state().model_copy(update={"status": "pending", "message": "", "remedy": "", "ended": None}))
-    paths = [str(library or LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **(environment or {})}
-    command = [interpreter or real_interpreter(), "-m", worker, str(job.folder)]
+    variables = {**os.environ, "PYTHONPATH": library_path(library), "PYTHONUNBUFFERED": "1", **(environment or {})}
+    command = [str(interpreter or real_interpreter()), "-m", worker, str(job.folder)]
     if not detached:
-        command += ["--parent", str(os.getpid()), "--parent-start", str(psutil.Process().create_time())]
+        parent, start = this_process()
+        command += ["--parent", str(parent), "--parent-start", str(start)]
     # Noise that libraries print goes to a file; what the job says goes through its event log.
     follower = EventFollower(job.events_path, only_new=True)
     with open(job.logs / "worker.log", "ab") as output:
@@ -217,47 +164,3 @@ def _how_it_died(code: int) -> str:
         return f"exit code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     return f"{name}; the system may have run out of memory" if name == "SIGKILL" else name
-
-
-def kill_tree(pid: int, patience: float = 3.0) -> None:
-    """End a process and all its descendants: politely first, after ``patience`` seconds without mercy.
-
-    Only the process itself is asked politely; a worker ends its own children, and what is left of them is killed.
-    """
-    import psutil
-
-    try:
-        root = psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return
-    family = {process.pid: process for process in [root, *_descendants(root)]}
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root.terminate()
-    deadline = time.monotonic() + patience
-    while _is_alive(root) and time.monotonic() < deadline:
-        family.update({process.pid: process for process in _descendants(root)})
-        time.sleep(0.05)
-    for process in family.values():
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(family.values(), timeout=2.0)
-
-
-def _is_alive(process: Any) -> bool:
-    import psutil
-
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _descendants(process: Any) -> list[Any]:
-    import psutil
-
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []

@@ -3,18 +3,16 @@
 import json
 import logging
 import multiprocessing
-import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 from pydantic import BaseModel
 
 from SSLSegLib.errors import SSLSegError
+from SSLSegLib.processes import end_with_parent
 from SSLSegLib.progress import Progress
 
 __all__ = ["EXIT_PARENT_IS_GONE", "event_file", "run_child"]
@@ -25,18 +23,18 @@ Spec = TypeVar("Spec", bound=BaseModel)
 
 
 def run_child(kind: type[Spec], work: Callable[[Spec, Progress], None]) -> None:
-    """Do the work of ``python -m MODULE SPEC.json EVENTS.jsonl`` and say how it ended as the last event.
+    """Do the work of ``python -m MODULE SPEC.json EVENTS.jsonl PARENT START`` and say how it ended as the last event.
 
-    The parent holds the other end of standard input: when that closes, the parent is gone (killed, perhaps), and this
-    process ends with all its workers, so that a resumed run never meets a leftover of the one before.
+    When the parent is gone (killed, perhaps), this process ends with all its workers, so that a resumed run never meets
+    a leftover of the one before.
     """
-    spec_path, events_path = (Path(argument) for argument in sys.argv[1:3])
-    tell = event_file(events_path)
+    spec_path, events_path, parent, parent_start = sys.argv[1:5]
+    end_with_parent(int(parent), float(parent_start), exit_code=EXIT_PARENT_IS_GONE)
+    tell = event_file(Path(events_path))
     try:
-        spec = kind.model_validate_json(spec_path.read_bytes())
+        spec = kind.model_validate_json(Path(spec_path).read_bytes())
         # Under an application launcher sys.executable is no Python, and spawned workers would hang on it.
         multiprocessing.set_executable(str(spec.interpreter))  # type: ignore[attr-defined]
-        threading.Thread(target=_end_with_parent, daemon=True).start()
         work(spec, tell)
     except SSLSegError as error:
         tell("failed", message=error.problem, remedy=error.remedy, case=error.case_id)
@@ -58,16 +56,3 @@ def event_file(path: Path) -> Progress:
             log.write(line + "\n")
 
     return tell
-
-
-def _end_with_parent() -> None:
-    try:
-        while os.read(0, 1024):  # unbuffered: a thread inside sys.stdin would disturb this process's own ending
-            pass
-    finally:
-        for worker in psutil.Process().children(recursive=True):
-            try:
-                worker.kill()
-            except psutil.Error:
-                continue
-        os._exit(EXIT_PARENT_IS_GONE)

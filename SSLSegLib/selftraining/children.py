@@ -3,21 +3,19 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pydantic import BaseModel
 
-import SSLSegLib
 from SSLSegLib.files import write_text
+from SSLSegLib.processes import kill_tree, library_path, this_process
 from SSLSegLib.selftraining.errors import SelfTrainingError
 
-__all__ = ["Child", "child_environment", "real_interpreter", "run_children", "usable_cores"]
+__all__ = ["Child", "child_environment", "run_children"]
 
 _POLL_SECONDS = 0.1
 
@@ -64,8 +62,8 @@ class Child:
         self._read = self.events.stat().st_size if self.events.exists() else 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [str(interpreter), "-m", self.module, str(specification), str(self.events)],
-                stdin=subprocess.PIPE,  # never written to: when it closes, the child knows that the parent is gone
+                [str(interpreter), "-m", self.module, str(specification), str(self.events), *map(str, this_process())],
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment},
@@ -87,20 +85,9 @@ class Child:
         """End the process and everything it started."""
         if self.process is None:
             return
-        try:
-            family = [*psutil.Process(self.process.pid).children(recursive=True)]
-        except psutil.Error:
-            family = []
         if self.process.poll() is None:
-            self.process.kill()
-        for member in family:
-            try:
-                member.kill()
-            except psutil.Error:
-                continue
+            kill_tree(self.process.pid, patience=0)
         self.process.wait()
-        if self.process.stdin:
-            self.process.stdin.close()
 
 
 def run_children(children: Sequence[Child], slots: Sequence[str], interpreter: Path, on_event: Events) -> None:
@@ -150,10 +137,8 @@ def child_environment(*, threads: int, workers: int, **folders: Path) -> dict[st
         workers: Augmentation processes of the child.
         folders: ``nnUNet_raw``, ``nnUNet_preprocessed``, ``nnUNet_results``.
     """
-    library = str(Path(SSLSegLib.__file__).resolve().parent.parent)
-    paths = [library, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": library_path(),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -163,36 +148,6 @@ def child_environment(*, threads: int, workers: int, **folders: Path) -> dict[st
         "nnUNet_wandb_enabled": "0",
         **{name: str(path) for name, path in folders.items()},
     }
-
-
-def real_interpreter() -> Path:
-    """The Python to start children with. Slicer's ``sys.executable`` is a launcher that workers cannot be spawned on.
-
-    Raises:
-        SelfTrainingError: When a launcher runs this process and the interpreter behind it is not found.
-    """
-    named = os.environ.get("SSLSEG_PYTHON")
-    if named:
-        return Path(named)
-    executable = Path(sys.executable)
-    if not executable.stem.lower().startswith("pythonslicer"):
-        return executable
-    ending = ".exe" if os.name == "nt" else ""
-    for folder in (Path(sys.prefix), Path(sys.prefix) / "bin", executable.parent, Path(sys.prefix).parent / "bin"):
-        for name in (f"python-real{ending}", f"python{ending}"):
-            if (folder / name).is_file():
-                return folder / name
-    raise SelfTrainingError(
-        f"The Python interpreter behind {executable.name} was not found.",
-        remedy="Set the environment variable SSLSEG_PYTHON to Slicer's python-real.",
-    )
-
-
-def usable_cores() -> int:
-    """CPU cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _on_device(child: Child, device: str) -> None:

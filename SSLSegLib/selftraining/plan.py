@@ -31,7 +31,7 @@ class PlanSpec(BaseModel):
         configuration: The one to preprocess.
         network: Limits for the planner.
         processes: Cases preprocessed side by side; 1 works without a pool.
-        interpreter: A real Python (see :mod:`SSLSegLib.selftraining.children`).
+        interpreter: A real Python (see :mod:`SSLSegLib.processes`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -25,9 +25,10 @@ from SSLSegLib.cases.reading import read_geometry
 from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label
 from SSLSegLib.files import sha256_of, write_json, write_text
+from SSLSegLib.processes import real_interpreter, usable_cores
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.selftraining.agreement import CaseChange, compare_labels, mean_agreement, why_stop
-from SSLSegLib.selftraining.children import Child, child_environment, real_interpreter, run_children, usable_cores
+from SSLSegLib.selftraining.children import Child, child_environment, run_children
 from SSLSegLib.selftraining.dataset import (
     ClassValues,
     Decisions,

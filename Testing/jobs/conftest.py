@@ -9,7 +9,8 @@ import pytest
 
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.manifest import Manifest
-from SSLSegLib.jobs.process import LIBRARY, start_job
+from SSLSegLib.jobs.process import start_job
+from SSLSegLib.processes import LIBRARY
 
 HERE = Path(__file__).parent
 

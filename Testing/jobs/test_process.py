@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.jobs import process as process_module
 from SSLSegLib.jobs.events import read_events
-from SSLSegLib.jobs.process import LIBRARY, cancel_job, real_interpreter, start_job
+from SSLSegLib.jobs.process import cancel_job, start_job
+from SSLSegLib.processes import LIBRARY
 
 
 def wait_for(condition, seconds=15):
@@ -119,7 +119,8 @@ def test_the_death_of_the_parent_ends_the_child_and_its_children(make_job):
     job = make_job(seconds=60, grandchild=True)
     here = os.path.dirname(__file__)
     program = (
-        "import os, sys, time; from pathlib import Path; from SSLSegLib.jobs.process import LIBRARY, start_job\n"
+        "import os, sys, time; from pathlib import Path; from SSLSegLib.processes import LIBRARY\n"
+        "from SSLSegLib.jobs.process import start_job\n"
         f"sys.path.insert(0, {here!r}); import counting_worker\n"
         f"environment = {{'PYTHONPATH': os.pathsep.join([str(LIBRARY), {here!r}])}}\n"
         f"child = start_job(Path({str(job.folder)!r}), worker='counting_worker', environment=environment)\n"
@@ -132,33 +133,6 @@ def test_the_death_of_the_parent_ends_the_child_and_its_children(make_job):
         parent.wait()
     wait_for(lambda: is_gone(child) and is_gone(grandchild))
     assert job.state().status == "cancelled"
-
-
-def test_a_job_runs_under_an_interpreter_whose_sys_executable_is_a_launcher(make_job, tmp_path, monkeypatch, start):
-    launcher = tmp_path / "PythonSlicer"
-    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    launcher.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(launcher))
-    found = real_interpreter()
-    assert found != str(launcher)
-    version = subprocess.run(
-        [found, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=True
-    )
-    assert version.stdout.strip() == sys.version
-
-
-def test_behind_slicer_itself_the_real_python_is_found_beside_it(tmp_path, monkeypatch):
-    slicer, real = tmp_path / "SlicerApp-real", tmp_path / "python-real"
-    slicer.write_bytes(b"\x7fELF")
-    real.write_bytes(b"\x7fELF")
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "PythonSlicer"))
-    monkeypatch.setattr(psutil.Process, "exe", lambda self: str(slicer))
-    if sys.platform != "win32":
-        assert process_module.real_interpreter() == str(real)
-    real.unlink()
-    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
-    with pytest.raises(JobError, match="SSLSEG_PYTHON"):
-        process_module.real_interpreter()
 
 
 def test_a_worker_that_cannot_even_start_is_reported(make_job, tmp_path):

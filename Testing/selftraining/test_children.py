@@ -13,8 +13,8 @@ import psutil
 import pytest
 import torch
 
-import SSLSegLib
-from SSLSegLib.selftraining.children import Child, _on_device, child_environment, real_interpreter, run_children
+from SSLSegLib.processes import LIBRARY
+from SSLSegLib.selftraining.children import Child, _on_device, child_environment, run_children
 from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.folders import WorkFolder
 from SSLSegLib.selftraining.plan import PlanSpec
@@ -22,8 +22,6 @@ from SSLSegLib.selftraining.rounds import self_train
 from SSLSegLib.selftraining.trainer import load_checkpoint
 
 from .conftest import TINY_NETWORK
-
-LIBRARY = str(Path(SSLSegLib.__file__).resolve().parent.parent)
 
 DRIVER = """
 import sys
@@ -43,7 +41,7 @@ def _start(finished, work: Path, folder: Path, **environment: str) -> "subproces
     options = finished.options.model_copy(update={"rounds": 1})
     return subprocess.Popen(
         [sys.executable, folder / "driver.py", finished.cohort.folder / "cohort.json", work, options.model_dump_json()],
-        env={**os.environ, "PYTHONPATH": LIBRARY, **environment},
+        env={**os.environ, "PYTHONPATH": str(LIBRARY), **environment},
         stderr=subprocess.PIPE,
     )
 
@@ -121,24 +119,11 @@ def test_planning_works_where_sys_executable_is_a_launcher(finished, tmp_path):
     assert not (tmp_path / "launched").exists()
 
 
-def test_behind_slicers_launcher_the_real_interpreter_is_found(tmp_path, monkeypatch):
-    monkeypatch.delenv("SSLSEG_PYTHON", raising=False)
-    (tmp_path / "bin").mkdir()
-    for name in ("PythonSlicer", "python-real"):
-        (tmp_path / "bin" / name).touch()
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "PythonSlicer"))
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "lib" / "Python"))
-    assert real_interpreter() == tmp_path / "bin" / "python-real"
-    (tmp_path / "bin" / "python-real").unlink()
-    with pytest.raises(SelfTrainingError, match="SSLSEG_PYTHON"):
-        real_interpreter()
-
-
 def _child(tmp_path: Path, name: str, source: str) -> Child:
     """A stand-in for a fold: a module of a few lines that reads the specification and writes events."""
     (tmp_path / f"{name}.py").write_text(source)
     spec = PlanSpec(work=tmp_path, configuration="2d", network=TINY_NETWORK, processes=1, interpreter=sys.executable)
-    paths = os.pathsep.join([str(tmp_path), LIBRARY])
+    paths = os.pathsep.join([str(tmp_path), str(LIBRARY)])
     return Child(name, name, spec, tmp_path, name, {"PYTHONPATH": paths})
 
 
