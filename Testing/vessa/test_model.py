@@ -1,0 +1,210 @@
+"""The whole model on a real, tiny Qwen3-VL and a real, tiny SAM2."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_vessa import SAM2, blobs, pictures, tiny_vessa
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from SSLSegLib.errors import WeightsError
+from SSLSegLib.vessa.configuration import LanguageConfiguration, VessaConfiguration
+from SSLSegLib.vessa.language import load_language
+from SSLSegLib.vessa.losses import vessa_loss
+from SSLSegLib.vessa.pictures import masks_to_frames, overlay, square
+from SSLSegLib.vessa.prompts import ANSWERS, FIXED_ANSWER, INSTRUCTIONS, SEG_TOKEN, instruction
+
+
+@pytest.fixture(scope="module")
+def vessa():
+    return tiny_vessa()
+
+
+def example(vessa, count=2, *, answers=None, seed=0):
+    targets, templates, masks = pictures(count, seed=seed), pictures(count, seed=seed + 50), blobs(count, seed=seed)
+    asked = [instruction(number) for number in range(count)]
+    return vessa.pairs(targets, templates, masks, asked, answers or [FIXED_ANSWER] * count)
+
+
+def test_every_answer_holds_the_token_once():
+    assert all(each.count(SEG_TOKEN) == 1 for each in ANSWERS)
+    assert not any(SEG_TOKEN in each for each in INSTRUCTIONS)
+
+
+def test_the_class_is_named_only_on_request():
+    assert "liver" not in instruction(0)
+    assert instruction(0, "liver").endswith("The structure is: liver.")
+
+
+def test_the_template_is_drawn_over_in_half_transparent_green():
+    picture = np.full((2, 2, 3), 100, np.uint8)
+    drawn = overlay(picture, np.array([[True, False], [False, False]]))
+    assert drawn[0, 0].tolist() == [50, 178, 50]
+    assert drawn[0, 1].tolist() == [100, 100, 100]
+
+
+def test_the_dialogue_has_qwens_layout_with_the_target_first(vessa):
+    prompter = vessa.language.prompter
+    targets, templates, masks = pictures(1), pictures(1, seed=9), blobs(1)
+    inputs = prompter(targets, templates, masks, ["Segment."], ["It is <SEG>."])
+    tokens = prompter.tokenizer
+    image = "<|vision_start|>" + 4 * "<|image_pad|>" + "<|vision_end|>"  # 64 pixels: 2 x 2 visual tokens
+    expected = f"<|im_start|>user\n{image}{image}Segment.<|im_end|>\n<|im_start|>assistant\nIt is <SEG>.<|im_end|>\n"
+    assert tokens.decode(inputs.input_ids[0]) == expected
+    assert inputs.mm_token_type_ids.sum() == 8
+    assert inputs.image_grid_thw.tolist() == [[1, 4, 4], [1, 4, 4]]
+    half = (square(targets[0], 64).astype(np.float32) / 255 - 0.5) / 0.5
+    # The first value of the first patch is the target's first pixel, the 17th patch is the overlay's.
+    assert inputs.pixel_values[0, 0].item() == pytest.approx(half[0, 0, 0], abs=1e-6)
+    drawn = (square(overlay(templates[0], masks[0]), 64).astype(np.float32) / 255 - 0.5) / 0.5
+    assert inputs.pixel_values[16, 0].item() == pytest.approx(drawn[0, 0, 0], abs=1e-6)
+
+
+def test_only_the_answer_is_to_be_predicted(vessa):
+    inputs = example(vessa, answers=["<SEG>.", "Sure, the segmentation result is <SEG>."]).language
+    tokens = vessa.language.prompter.tokenizer
+    for row, answer in enumerate(["<SEG>.<|im_end|>\n", "Sure, the segmentation result is <SEG>.<|im_end|>\n"]):
+        assert tokens.decode(inputs.labels[row][inputs.labels[row] >= 0]) == answer
+
+
+def test_h_seg_is_the_projected_last_state_at_the_token(vessa):
+    inputs, language = example(vessa).language, vessa.language
+    with torch.no_grad():
+        whole = language.qwen(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            mm_token_type_ids=inputs.mm_token_type_ids,
+            pixel_values=inputs.pixel_values,
+            image_grid_thw=inputs.image_grid_thw,
+            output_hidden_states=True,
+        )
+        said = language(inputs)
+        first, second = language.projector[0], language.projector[2]
+        for row in range(2):
+            (place,) = (inputs.input_ids[row] == language.prompter.seg).nonzero().flatten().tolist()
+            state = whole.hidden_states[-1][row, place]
+            expected = second.weight @ torch.relu(first.weight @ state + first.bias) + second.bias
+            torch.testing.assert_close(said.prompts[row], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_text_term_is_transformers_own_loss(vessa):
+    inputs = example(vessa, answers=[ANSWERS[4], ANSWERS[3]]).language
+    with torch.no_grad():
+        said = vessa.language(inputs)
+        own = vessa.language.qwen(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            mm_token_type_ids=inputs.mm_token_type_ids,
+            pixel_values=inputs.pixel_values,
+            image_grid_thw=inputs.image_grid_thw,
+            labels=inputs.labels,
+        ).loss
+    ours = torch.nn.functional.cross_entropy(said.text_logits, said.text_targets)
+    torch.testing.assert_close(ours, own, atol=1e-5, rtol=1e-4)
+
+
+def test_a_pair_says_the_same_alone_and_padded_in_a_batch(vessa):
+    targets, templates, masks = pictures(2), pictures(2, seed=50), blobs(2)
+    asked, said = [instruction(1), instruction(0)], [ANSWERS[4], ANSWERS[3]]
+    with torch.no_grad():
+        together = vessa(vessa.pairs(targets, templates, masks, asked, said)).logits
+        alone = vessa(vessa.pairs(targets[:1], templates[:1], masks[:1], asked[:1], said[:1])).logits
+    torch.testing.assert_close(together[:1], alone, atol=2e-4, rtol=1e-3)
+
+
+def test_target_template_and_mask_reach_the_answer_through_the_language_model(vessa):
+    targets, templates, masks = pictures(1), pictures(1, seed=50), blobs(1)
+    plain = vessa.prompts(targets, templates, masks)
+    changed = [
+        vessa.prompts(pictures(1, seed=7), templates, masks),
+        vessa.prompts(targets, pictures(1, seed=8), masks),
+        vessa.prompts(targets, templates, [~masks[0]]),
+        vessa.prompts(targets, templates, masks, ["liver"]),
+    ]
+    assert min((plain - each).abs().max().item() for each in changed) > 1e-5
+
+
+def test_the_ablations_leave_out_what_they_say():
+    whole, no_vlm, no_memory = tiny_vessa(), tiny_vessa(language=False), tiny_vessa(memory=False)
+    assert no_vlm.language is None
+    assert no_vlm.prompts(pictures(1), pictures(1), blobs(1)) is None
+    pairs = example(whole)
+    with torch.no_grad():
+        answers = [each(pairs).logits for each in (whole, no_vlm, no_memory)]
+        other_mask = masks_to_frames(blobs(2, seed=33), 64)
+        changed = type(pairs)(pairs.targets, pairs.templates, other_mask, pairs.language)
+        # Without memory the template reaches the mask through the language model alone.
+        assert torch.equal(no_memory(changed).logits, answers[2])
+        assert (no_vlm(changed).logits - answers[1]).abs().max() > 1e-3
+    assert min((answers[i] - answers[j]).abs().max() for i, j in ((0, 1), (0, 2), (1, 2))) > 1e-3
+
+
+def test_one_of_both_must_say_what_to_segment():
+    with pytest.raises(ValueError, match="nothing says what to segment"):
+        VessaConfiguration(sam2=SAM2, memory=False)
+
+
+def test_only_the_adapter_the_new_row_the_projector_and_sam2_behind_its_encoder_learn():
+    vessa = tiny_vessa().train()
+    vessa.train_what_is_trained()
+    before = {name: parameter.detach().clone() for name, parameter in vessa.named_parameters()}
+    pairs = example(vessa)
+    optimizer = torch.optim.SGD([each for each in vessa.parameters() if each.requires_grad], lr=0.5)
+    vessa_loss(vessa(pairs), masks_to_frames(blobs(2), 64)).total.backward()
+    optimizer.step()
+    moved = {name for name, parameter in vessa.named_parameters() if not torch.equal(parameter, before[name])}
+    kinds = ("lora_", "trainable_tokens", "projector", "sam_mask_decoder", "memory_encoder", "memory_attention")
+    assert all(any(kind in name for kind in (*kinds, "obj_ptr_proj")) for name in moved)
+    for kind in kinds:
+        assert any(kind in name for name in moved), kind
+    assert not any("image_encoder" in name or "visual" in name or "conv_s" in name for name in moved)
+
+
+def test_of_the_vocabulary_only_the_new_tokens_row_learns():
+    vessa = tiny_vessa()
+    language = vessa.language.train()
+    rows = language.qwen.get_input_embeddings().token_adapter.trainable_tokens_delta["default"]
+    assert rows.shape == (1, 32)
+    inputs = example(vessa).language
+    prompts = language(inputs).prompts.detach()
+    with torch.no_grad():
+        rows.add_(1.0)
+    said = language(inputs)
+    assert (said.prompts - prompts).abs().max() > 1e-4
+    # Tied: the same row also scores the token as an answer.
+    state = torch.ones(32)
+    seg = language.prompter.seg
+    torch.testing.assert_close(language.qwen.lm_head(state)[seg], (rows[0] * state).sum())
+
+
+def test_recomputed_activations_give_the_same_gradients():
+    gradients = []
+    for checkpointed in (False, True):
+        vessa = tiny_vessa().train()
+        vessa.train_what_is_trained()
+        if checkpointed:
+            vessa.language.checkpoint_activations()
+        vessa_loss(vessa(example(vessa)), masks_to_frames(blobs(2), 64)).total.backward()
+        gradients.append({n: p.grad for n, p in vessa.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert any("lora_B" in name for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_a_language_model_is_loaded_from_a_folder(vessa, tmp_path):
+    made = load_language(vessa.language.configuration.model_copy(update={"lora_rank": 2}), 32)
+    plain = made.adapted.unload()
+    plain.save_pretrained(tmp_path)
+    made.prompter.tokenizer.save_pretrained(tmp_path)
+    made.prompter.images.save_pretrained(tmp_path)
+    assert isinstance(made.prompter.images, Qwen2VLImageProcessorPil)
+    configuration = LanguageConfiguration(source=str(tmp_path), image_side=64, lora_rank=2, dtype="float32")
+    loaded = load_language(configuration, 32)
+    ours = loaded.qwen.model.language_model.layers[0].self_attn.q_proj.base_layer.weight
+    torch.testing.assert_close(ours, plain.model.language_model.layers[0].self_attn.q_proj.weight)
+    assert loaded.prompter.seg == made.prompter.seg
+
+
+def test_a_language_model_that_is_not_here_is_named_with_the_way_out():
+    with pytest.raises(WeightsError, match="without-vlm"):
+        load_language(LanguageConfiguration(source="/nowhere/qwen"), 32)
