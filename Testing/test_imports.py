@@ -17,7 +17,7 @@ ROOMS = [
     *("cases", "weights", "tffs", "checkpoint", "pseudolabels", "selftraining", "unimatch", "vessa", "evaluation"),
     "scene",
 ]
-SHARED = {"errors", "files", "processes", "progress", "resources", "seeds", "__version__"}
+SHARED = {"errors", "files", "messages", "processes", "progress", "resources", "seeds", "__version__"}
 COMPOSING = ["pipelines", "jobs", "commands", "__main__"]  # each may import all rooms and those before it
 ORDER = [*ROOMS, *COMPOSING]
 HEAVY = ["torch", "sam2", "nnunetv2", "transformers", "monai", "matplotlib", "SimpleITK", "slicer", "vtk", "hydra"]

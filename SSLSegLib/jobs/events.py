@@ -1,6 +1,5 @@
 """The event log of a job: append-only, one JSON object a line, readable while it is being written."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -8,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.jobs.documents import SCHEMA_VERSION
-from SSLSegLib.jobs.manifest import utc_now
+from SSLSegLib.messages import LONGEST_LINE, MessageError, message, read_message
 
 __all__ = ["EventFollower", "EventLog", "read_events"]
 
-_LONGEST_LINE = 2**20  # bytes; an event takes a few hundred
 _SHORTEST_INTERVAL = 0.25  # seconds between two "progress" events of one stage: a reader needs no more
 
 
@@ -32,11 +29,10 @@ class EventLog:
         self._last_progress: dict[str, float] = {}
 
     def __call__(self, event: str, **fields: Any) -> None:
-        """Append one event; the fields must be JSON-serialisable."""
+        """Append one event of :data:`SSLSegLib.messages.EVENTS`; the fields must be JSON-serialisable."""
         if event == "progress" and not self._is_due(fields):
             return
-        content = {"schema_version": SCHEMA_VERSION, "time": utc_now(), "event": event, **fields}
-        self._file.write((json.dumps(content, ensure_ascii=True) + "\n").encode("ascii"))
+        self._file.write(message(event, fields).encode("ascii"))
 
     def _is_due(self, fields: dict[str, Any]) -> bool:
         stage, now = str(fields.get("stage")), time.monotonic()
@@ -98,7 +94,7 @@ class EventFollower:
         """All events that are complete and have not been given yet.
 
         Raises:
-            JobError: When a line is damaged or was written by a newer version.
+            JobError: When a line is damaged, names an unknown event, or was written by a newer version.
         """
         if not os.path.exists(self.path):
             return []
@@ -107,25 +103,19 @@ class EventFollower:
         events = []
         with open(self.path, "rb") as log:
             log.seek(self._offset)
-            while (line := log.readline(_LONGEST_LINE)).endswith(b"\n"):
+            while (line := log.readline(LONGEST_LINE)).endswith(b"\n"):
                 self._line += 1
                 events.append(self._parse(line))
                 self._offset += len(line)
-        if len(line) == _LONGEST_LINE:
+        if len(line) == LONGEST_LINE:
             raise JobError(f"Line {self._line + 1} of {self.path} is damaged: it is implausibly long.")
         return events
 
     def _parse(self, line: bytes) -> dict[str, Any]:
         try:
-            event = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise JobError(f"Line {self._line} of {self.path} is damaged: it is not JSON.") from error
-        version = event.get("schema_version") if isinstance(event, dict) else None
-        if type(version) is not int or not isinstance(event.get("event"), str):
-            raise JobError(f"Line {self._line} of {self.path} is damaged: it is not an event.")
-        if version > SCHEMA_VERSION:
-            raise JobError(f"{self.path} was written by a newer version of SSLSeg.", remedy="Update SSLSeg.")
-        return event
+            return read_message(line, f"Line {self._line} of {self.path}")
+        except MessageError as error:
+            raise JobError(error.problem, remedy=error.remedy) from error
 
     def follow(self, until: Callable[[], bool], interval: float = 0.2) -> Iterator[dict[str, Any]]:
         """Yield events as they come, until ``until()`` is true and nothing new is left."""

@@ -1,10 +1,8 @@
 """The child's side of a child process: read the specification, report events, and never outlive the parent."""
 
-import json
 import logging
 import multiprocessing
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from SSLSegLib.errors import SSLSegError
+from SSLSegLib.messages import message
 from SSLSegLib.processes import end_with_parent
 from SSLSegLib.progress import Progress
 
@@ -47,12 +46,12 @@ def run_child(kind: type[Spec], work: Callable[[Spec, Progress], None]) -> None:
 
 
 def event_file(path: Path) -> Progress:
-    """A listener that appends one JSON object a line."""
+    """A listener that appends one message a line (:mod:`SSLSegLib.messages`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def tell(event: str, **fields: Any) -> None:
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False)
-        with open(path, "a", encoding="utf-8") as log:
-            log.write(line + "\n")
+        line = message(event, fields)
+        with open(path, "a", encoding="ascii") as log:
+            log.write(line)
 
     return tell

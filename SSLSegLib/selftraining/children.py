@@ -1,6 +1,5 @@
 """The parent's side of child processes: start them with a real interpreter, follow their events, stop all of them."""
 
-import json
 import os
 import subprocess
 import time
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from SSLSegLib.files import write_text
+from SSLSegLib.messages import read_message
 from SSLSegLib.processes import kill_tree, library_path, this_process
 from SSLSegLib.selftraining.errors import SelfTrainingError
 
@@ -59,7 +59,7 @@ class Child:
         """Start it; its events from now on are new."""
         specification = self.folder / f"{self.stem}.json"
         write_text(specification, self.spec.model_dump_json(indent=2) + "\n")
-        self._read = self.events.stat().st_size if self.events.exists() else 0
+        self.forget_events()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [str(interpreter), "-m", self.module, str(specification), str(self.events), *map(str, this_process())],
@@ -70,8 +70,16 @@ class Child:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows: no console beside the application
             )
 
+    def forget_events(self) -> None:
+        """Leave what has been written so far to those who have read it."""
+        self._read = self.events.stat().st_size if self.events.exists() else 0
+
     def new_events(self) -> list[dict[str, Any]]:
-        """The whole lines written since the last call."""
+        """What the whole lines written since the last call say.
+
+        Raises:
+            MessageError: When a line is no message (:mod:`SSLSegLib.messages`).
+        """
         if not self.events.exists():
             return []
         with open(self.events, "rb") as log:
@@ -79,7 +87,15 @@ class Child:
             written = log.read()
         whole = written[: written.rfind(b"\n") + 1]
         self._read += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return [read_message(line, f"A line of {self.events}") for line in whole.splitlines()]
+
+    def tell(self, on_event: "Events") -> None:
+        """Hand new events on; how the child ended is kept."""
+        for event in self.new_events():
+            if event["event"] in ("failed", "ended"):
+                self.last_words = event
+            else:
+                on_event(self, event)
 
     def stop(self) -> None:
         """End the process and everything it started."""
@@ -90,7 +106,14 @@ class Child:
         self.process.wait()
 
 
-def run_children(children: Sequence[Child], slots: Sequence[str], interpreter: Path, on_event: Events) -> None:
+def run_children(
+    children: Sequence[Child],
+    slots: Sequence[str],
+    interpreter: Path,
+    on_event: Events,
+    *,
+    wanted: Callable[[], bool] = lambda: True,
+) -> None:
     """Run children, one at a time on each slot, in order.
 
     Args:
@@ -98,6 +121,7 @@ def run_children(children: Sequence[Child], slots: Sequence[str], interpreter: P
         slots: A device for each child that may run at a time; a device may appear several times.
         interpreter: A real Python.
         on_event: Gets every event of every child.
+        wanted: Asked all the time; when it says no, all children are stopped.
 
     Raises:
         SelfTrainingError: When a child fails. The others are stopped; what they have finished stays on disk.
@@ -112,13 +136,11 @@ def run_children(children: Sequence[Child], slots: Sequence[str], interpreter: P
                     _on_device(running[slot], slots[slot])
                     running[slot].start(interpreter)
             time.sleep(_POLL_SECONDS)
+            if not wanted():
+                raise SelfTrainingError("The work is no longer wanted.", remedy="Run it again to go on.")
             for slot, child in list(running.items()):
                 code = child.process.poll() if child.process else None  # before reading: its last words are then there
-                for event in child.new_events():
-                    if event["event"] in ("failed", "ended"):
-                        child.last_words = event
-                    else:
-                        on_event(child, event)
+                child.tell(on_event)
                 if code is not None:
                     child.stop()
                     del running[slot]

@@ -20,7 +20,7 @@ from SSLSegLib.selftraining.disk import disk_use  # noqa: E402
 from SSLSegLib.selftraining.folders import DATASET, PLANS, WorkFolder  # noqa: E402
 from SSLSegLib.selftraining.options import SelfTrainingOptions  # noqa: E402
 from SSLSegLib.selftraining.relabel import build_training_set  # noqa: E402
-from SSLSegLib.selftraining.rounds import _plan  # noqa: E402
+from SSLSegLib.selftraining.run import _plan  # noqa: E402
 
 
 def main() -> None:

@@ -1,3 +1,4 @@
+import ast
 import json
 import threading
 
@@ -5,6 +6,10 @@ import pytest
 
 from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.events import EventFollower, EventLog, read_events
+from SSLSegLib.messages import EVENTS
+from SSLSegLib.processes import LIBRARY
+
+UNKNOWN = b'{"schema_version": 1, "event": "delete_everything"}'
 
 
 @pytest.fixture
@@ -25,20 +30,20 @@ def test_events_come_back_in_order_one_json_object_a_line(path):
 
 def test_a_torn_last_line_is_left_out_by_readers_and_cut_off_by_the_next_writer(path):
     with EventLog(path) as log:
-        log("one")
+        log("stage")
     with open(path, "ab") as file:
         file.write(b'{"schema_version": 1, "event": "tor')
-    assert [event["event"] for event in read_events(path)] == ["one"]
+    assert [event["event"] for event in read_events(path)] == ["stage"]
     with EventLog(path) as log:
-        log("two")
-    assert [event["event"] for event in read_events(path)] == ["one", "two"]
+        log("warning")
+    assert [event["event"] for event in read_events(path)] == ["stage", "warning"]
 
 
 def test_a_log_that_is_nothing_but_a_torn_line_starts_again(path):
     path.write_bytes(b'{"sch' * 30_000)
     with EventLog(path) as log:
-        log("one")
-    assert [event["event"] for event in read_events(path)] == ["one"]
+        log("stage")
+    assert [event["event"] for event in read_events(path)] == ["stage"]
 
 
 def test_opening_for_writing_keeps_every_whole_line_of_a_long_log(path):
@@ -54,14 +59,14 @@ def test_a_follower_gives_each_event_once_and_waits_for_the_rest_of_a_line(path)
     follower = EventFollower(path)
     assert follower.poll() == []
     with EventLog(path) as log:
-        log("one")
-        assert [event["event"] for event in follower.poll()] == ["one"]
+        log("stage")
+        assert [event["event"] for event in follower.poll()] == ["stage"]
         with open(path, "ab") as file:
             file.write(b'{"schema_version": 1, ')
             file.flush()
             assert follower.poll() == []
-            file.write(b'"event": "two"}\n')
-        assert [event["event"] for event in follower.poll()] == ["two"]
+            file.write(b'"event": "warning"}\n')
+        assert [event["event"] for event in follower.poll()] == ["warning"]
         assert follower.poll() == []
 
 
@@ -83,10 +88,10 @@ def test_a_follower_of_a_writing_thread_misses_nothing(path):
 
 def test_a_follower_may_ask_for_new_events_only(path):
     with EventLog(path) as log:
-        log("old")
+        log("stage")
         follower = EventFollower(path, only_new=True)
-        log("new")
-        assert [event["event"] for event in follower.poll()] == ["new"]
+        log("warning")
+        assert [event["event"] for event in follower.poll()] == ["warning"]
 
 
 def test_a_flood_of_progress_is_thinned_but_its_end_is_always_told(path):
@@ -99,10 +104,12 @@ def test_a_flood_of_progress_is_thinned_but_its_end_is_always_told(path):
     assert events[-1]["done"] == 1000
 
 
-@pytest.mark.parametrize("line", [b"not json", b"[]", b'{"schema_version": 1}', b'{"event": "x"}', b"\xff\xff"])
+@pytest.mark.parametrize(
+    "line", [b"not json", b"[]", b'{"schema_version": 1}', b'{"event": "stage"}', b"\xff\xff", UNKNOWN]
+)
 def test_a_damaged_line_within_the_log_is_refused_with_its_number(path, line):
     with EventLog(path) as log:
-        log("one")
+        log("stage")
     with open(path, "ab") as file:
         file.write(line + b"\n")
     with pytest.raises(JobError, match=r"Line 2 of .* is damaged"):
@@ -110,6 +117,22 @@ def test_a_damaged_line_within_the_log_is_refused_with_its_number(path, line):
 
 
 def test_a_newer_log_is_refused(path):
-    path.write_text('{"schema_version": 2, "event": "x"}\n')
+    path.write_text('{"schema_version": 2, "event": "stage"}\n')
     with pytest.raises(JobError, match="newer version"):
         read_events(path)
+
+
+def test_an_event_that_the_protocol_does_not_know_is_not_even_written(path):
+    with EventLog(path) as log, pytest.raises(ValueError, match="no event of the protocol"):
+        log("delete_everything")
+    assert path.read_bytes() == b""
+
+
+def test_the_protocol_knows_every_event_that_the_library_tells():
+    told = set()
+    for source in LIBRARY.glob("SSLSegLib/**/*.py"):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("progress", "tell", "told"):
+                told |= {first.value for first in node.args[:1] if isinstance(first, ast.Constant)}
+    assert {"stage", "progress", "result", "metric"} <= told
+    assert told <= set(EVENTS)

@@ -173,7 +173,7 @@ def test_an_error_of_the_listener_stops_the_child(tmp_path):
 
 def test_each_gpu_gets_one_fold_at_a_time(tmp_path):
     from SSLSegLib.selftraining.options import SelfTrainingOptions
-    from SSLSegLib.selftraining.rounds import _slots
+    from SSLSegLib.selftraining.run import _slots
 
     assert _slots(SelfTrainingOptions.of("standard", devices=("cuda:0", "cuda:1")), 5) == ["cuda:0", "cuda:1"]
     assert _slots(SelfTrainingOptions.of("quick", devices=("cpu",), folds_per_device=2), 5) == ["cpu", "cpu"]

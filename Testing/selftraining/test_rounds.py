@@ -9,12 +9,11 @@ import SimpleITK
 
 from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.cases.reading import read_geometry, read_label_file
-from SSLSegLib.progress import silent
 from SSLSegLib.pseudolabels.review import CORRECTED_LABEL, save_review
-from SSLSegLib.selftraining.dataset import Decisions
 from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.folders import DATASET, WorkFolder
-from SSLSegLib.selftraining.rounds import _Run, revert, self_train
+from SSLSegLib.selftraining.rounds import revert, self_train
+from SSLSegLib.selftraining.run import Run
 
 from .conftest import CLASSES, TINY_SCHEDULE, tiny_options
 
@@ -165,7 +164,7 @@ def test_corrected_cases_join_the_labelled_ones_with_the_persons_label(reviewed)
 
 def test_the_baseline_sees_no_pseudo_label(finished, tmp_path):
     work = WorkFolder(finished.copy_planned(tmp_path / "work"))
-    run = _Run.prepare(finished.cohort, finished.results, work.path, finished.options, Decisions(), silent, None)
+    run = Run.prepare(finished.cohort, finished.results, work.path, finished.options)
     roles = run._training_set(work.baseline, run.first_labels(), labelled_only=True)
     found = json.loads((work.baseline.preprocessed / DATASET / "splits_final.json").read_text())
     assert all(split["train"] == ["c0", "c1"] for split in found)
