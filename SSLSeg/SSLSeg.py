@@ -24,6 +24,7 @@ for _folder in (_HERE, LIBRARY):
         sys.path.insert(0, str(_folder))
 
 from SSLSegPanel.panel_logic import PanelLogic  # noqa: E402 - found by the paths above
+from SSLSegPanel.phases import ThreePhases  # noqa: E402
 
 
 class SSLSeg(ScriptedLoadableModule):
@@ -38,7 +39,7 @@ class SSLSeg(ScriptedLoadableModule):
         self.parent.helpText = _(
             "A few labelled scans and many unlabelled ones: SSLSeg segments them all, shows where it is unsure, lets "
             "you accept or correct each label, and trains a model from them. For research, not for clinical use. "
-            'See the <a href="https://github.com/sslseg/SlicerSSLSeg#readme">user guide</a>.'
+            'See the <a href="https://github.com/sslseg/SSLSeg#readme">user guide</a>.'
         )
         self.parent.acknowledgementText = _(
             "Methods: SSL-MedSAM2 (training-free few-shot segmentation with MedSAM2 and self-training with nnU-Net); "
@@ -129,7 +130,7 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         if self.sections:  # empty where setup has failed
             self._quiet.stop()
-            for section in (self.methodSection, self.runSection, self.refineSection):
+            for section in (self.methodSection, self.runSection, self.refineSection, self.exportSection):
                 section.close()
             self.resultsSection.exit()
         self.setParameterNode(None)
@@ -179,20 +180,27 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.takeUpRun()
 
     def takeUpRun(self):
-        """After a scene was loaded: know the run its results come from, and follow it where it still runs."""
+        """After a scene was loaded: know the run its results come from, and follow it and its training if they run."""
+        run = self.openJob(self.session.parameters.jobFolder)
+        if self.session.run is None and run is not None:
+            self.session.run = run
+            if run.running:
+                self.runSection.watch(run)
+            self.session.run_changed.emit()
+        training = self.openJob(self.session.parameters.trainingFolder)
+        if self.refineSection.training is None and training is not None:
+            self.refineSection.watch(training)
+
+    def openJob(self, folder):
+        """The job that a scene remembers, or None: moved, damaged or newer, of which attaching by hand says which."""
         from SSLSegPanel.job_run import JobRun
 
-        folder = self.session.parameters.jobFolder
-        if self.session.run is not None or not folder or not Path(folder).is_dir() or not self.session.usable:
-            return
+        if not folder or not Path(folder).is_dir() or not self.session.usable:
+            return None
         try:
-            run = JobRun.open(folder)
-        except Exception:  # moved, damaged or newer: attaching by hand says which
-            return
-        self.session.run = run
-        if run.running:
-            self.runSection.watch(run)
-        self.session.run_changed.emit()
+            return JobRun.open(folder)
+        except Exception:
+            return None
 
     def onParameters(self, caller=None, event=None):
         self.session.parameters_changed.emit()
@@ -213,17 +221,11 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.session.stepper.start(self.logic.loadJobSteps(run), loaded)
 
 
-class SSLSegLogic(PanelLogic, ScriptedLoadableModuleLogic):
-    """What the panel does, for the Python console and for scripts.
+class SSLSegLogic(ThreePhases, PanelLogic, ScriptedLoadableModuleLogic):
+    """What the panel does, for the Python console and for scripts: ``SSLSegLogic().process(labelled, unlabelled)``.
 
-    Example::
-
-        logic = SSLSegLogic()
-        run = logic.prepare(labelled={volume1: segmentation1}, unlabelled=[volume2, volume3], preset="fast")
-        logic.run(run)                # in a child process; waits for it
-        nodes = logic.publish(run)    # {"volume2": segmentation node, ...}
-
-    or all three at once with :meth:`process`.
+    The phases of a run are methods of :class:`SSLSegPanel.phases.ThreePhases`, all else of
+    :class:`SSLSegPanel.panel_logic.PanelLogic`; ``help(SSLSegLogic)`` lists both.
     """
 
     def __init__(self):
@@ -240,78 +242,6 @@ class SSLSegLogic(PanelLogic, ScriptedLoadableModuleLogic):
         from SSLSegPanel.casenodes import CaseList
 
         return CaseList()
-
-    # The three phases
-
-    def prepare(self, labelled=None, unlabelled=None, *, folder=None, **choices):
-        """Phase 1, on the main thread: write the scans as files and describe the run. Nothing is computed.
-
-        Args:
-            labelled: Volume node -> the expert's segmentation node; the scene's labelled cases by default.
-            unlabelled: Volume nodes; the scene's unlabelled cases by default.
-            folder: New folder for the run; a dated one in the panel's job folder by default.
-            choices: See :class:`SSLSegPanel.prepare.RunChoices`: ``weights``, ``preset``, ``modality``, ``window``,
-                ``threshold``, ``seed``, ``device``, ``ignored``, ``paired``.
-
-        Returns:
-            A :class:`SSLSegPanel.job_run.JobRun`, not started.
-
-        Raises:
-            SSLSegError: A case cannot be used, weights are missing: the sentence says which and what to do.
-        """
-        from SSLSegPanel.job_run import JobRun
-        from SSLSegPanel.prepare import RunChoices, finish, new_run_folder, prepare_steps
-
-        given = [self.cases.add(volume, "labelled", node) for volume, node in (labelled or {}).items()]
-        given += [self.cases.add(volume, "unlabelled") for volume in unlabelled or []]
-        folder = Path(folder) if folder else new_run_folder(self._jobFolder())
-        job = finish(prepare_steps(given or list(self.cases), RunChoices(**choices), folder))
-        self.getParameterNode().jobFolder = str(job.folder)
-        return JobRun(job)
-
-    def run(self, run, progress=None):
-        """Phase 2, in a child process: compute, and wait for it.
-
-        Args:
-            run: From :meth:`prepare`, or ``JobRun.open(folder)``.
-            progress: Called with the run's progress a few times a second.
-
-        Returns:
-            ``finished`` or ``cancelled``.
-
-        Raises:
-            SSLSegError: The run failed, with the reason. Finished cases are kept; calling again resumes.
-        """
-        import time
-
-        from SSLSegLib.errors import JobError
-
-        run.start()
-        while run.poll():
-            if progress is not None:
-                progress(run.progress)
-            time.sleep(0.1)
-        if run.progress.ended == "failed":
-            raise JobError(run.progress.message or "The run failed.", remedy=run.progress.remedy or None)
-        return run.progress.ended
-
-    def publish(self, run):
-        """Phase 3, on the main thread: show the finished results in the scene.
-
-        Returns:
-            Case name -> segmentation node, for every case of the scene that has a result.
-        """
-        from SSLSegPanel.prepare import finish
-        from SSLSegPanel.publish import finished_results, publish_result
-
-        found = finished_results(run.job, self.cases)
-        return {case.name: finish(publish_result(case, folder)) for case, folder in found}
-
-    def process(self, labelled=None, unlabelled=None, *, folder=None, progress=None, **choices):
-        """All three phases; see :meth:`prepare`, :meth:`run` and :meth:`publish`."""
-        run = self.prepare(labelled, unlabelled, folder=folder, **choices)
-        self.run(run, progress)
-        return self.publish(run)
 
 
 class SSLSegTest(ScriptedLoadableModuleTest):

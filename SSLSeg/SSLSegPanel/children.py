@@ -1,10 +1,14 @@
-"""Python children of the panel: how they are started, and waiting for one without blocking. No Qt."""
+"""Work beside the GUI thread: Python children, and files in a thread; waiting for either without blocking. No Qt."""
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
-__all__ = ["LIBRARY", "child_steps", "environment", "python_command"]
+__all__ = ["LIBRARY", "aside", "child_steps", "environment", "python_command"]
+
+_GLANCE = 0.003  # seconds for which the GUI thread lets a thread have Python
+_PAUSE = 0.01  # seconds between two glances
 
 _MODULE = Path(__file__).resolve().parent.parent
 LIBRARY = _MODULE if (_MODULE / "SSLSegLib").is_dir() else _MODULE.parent
@@ -22,6 +26,35 @@ def environment():
     """Variables of a child; Slicer's own stay as they are."""
     paths = [str(LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def aside(function, *arguments, **options):
+    """Read, write or hash files in a thread, since a disk may take its time. A generator; its value is the function's.
+
+    Nothing else belongs here: a scene may be touched on the main thread only, and computing is for child processes.
+    Closing the generator waits for the thread, so that it writes nothing afterwards.
+    """
+    outcome, done = {}, threading.Event()
+
+    def work():
+        try:
+            outcome["value"] = function(*arguments, **options)
+        except BaseException as error:
+            outcome["error"] = error
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=work, name=f"SSLSeg {getattr(function, '__name__', '')}", daemon=True)
+    thread.start()
+    try:
+        # In Slicer the main thread keeps Python to itself between two callbacks; while it waits here, it does not.
+        while not done.wait(_GLANCE):
+            yield _PAUSE
+    finally:
+        thread.join()
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["value"]
 
 
 def child_steps(arguments, log):

@@ -7,9 +7,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import slicer
 from slicer.i18n import tr as _
 
+from SSLSegPanel.children import aside
+from SSLSegPanel.dicom_export import write_dicom
 from SSLSegPanel.review import review_state
 
 __all__ = ["ExportChoices", "export_steps"]
@@ -52,6 +53,7 @@ def export_steps(cases, choices):
     wanted = []
     for name in names.values():
         wanted += [f"{name}.nii.gz"] * choices.nifti + [f"{name}.seg.nrrd"] * choices.segmentation
+        wanted += [f"{name}.SEG.dcm"] * choices.dicom
     wanted += ["review.csv"] * choices.manifest
     there = [name for name in wanted if (choices.folder / name).exists()]
     if there:
@@ -64,7 +66,7 @@ def export_steps(cases, choices):
     written = []
     for case in chosen:
         yield _("Writing {name} …").format(name=case.name)
-        written += _write_case(case, names[case.id], choices)
+        written += yield from _write_case(case, names[case.id], choices)
     if choices.manifest:
         written += _copy_manifests(chosen, choices.folder)
         write_text(choices.folder / "review.csv", _decisions(list(cases)))
@@ -83,40 +85,13 @@ def _write_case(case, name, choices):
         classes = read_result(case.result_folder).classes if Path(case.result_folder).is_dir() else _classes(case)
         label = segmentation_to_label(case.result, case.volume, classes)
         path = choices.folder / f"{name}.nii.gz"
-        write_label(path, label, classes, reference=label.geometry)
+        yield from aside(write_label, path, label, classes, reference=label.geometry)
         written.append(path)
     if choices.segmentation:
         written.append(write_segmentation(choices.folder / f"{name}.seg.nrrd", case.result))
     if choices.dicom:
-        written.append(_write_dicom(case, choices.folder / f"{name}.dicom"))
+        written.append(write_dicom(case, choices.folder / f"{name}.SEG.dcm"))
     return written
-
-
-def _write_dicom(case, folder):
-    """DICOM SEG by Slicer's own exporter; names and types of algorithms come from the segments' tags."""
-    from SSLSegLib.errors import SSLSegError
-
-    def refuse(problem, remedy=""):
-        raise SSLSegError(problem, case_id=case.name, remedy=remedy or _("Untick DICOM SEG for this export."))
-
-    try:
-        from DICOMSegmentationPlugin import DICOMSegmentationPluginClass
-    except ImportError:
-        refuse(_("This Slicer has no DICOM SEG exporter."), _("Use Slicer 5.12 or newer, or untick DICOM SEG."))
-    if not case.volume.GetAttribute("DICOM.instanceUIDs"):
-        refuse(_("Its scan was not loaded from DICOM, so DICOM SEG has nothing to refer to."))
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    exporter = DICOMSegmentationPluginClass()
-    exportables = list(exporter.examineForExport(hierarchy.GetItemByDataNode(case.result)))
-    if not exportables:
-        refuse(_("Its DICOM files are no longer in Slicer's DICOM database."), _("Import them again."))
-    folder.mkdir(parents=True)
-    for exportable in exportables:
-        exportable.directory = str(folder)
-    problem = exporter.export(exportables)
-    if problem:
-        refuse(str(problem))
-    return folder
 
 
 def _file_names(cases):

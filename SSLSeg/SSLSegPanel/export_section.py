@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SSLSegPanel.export import ExportChoices, export_steps
-from SSLSegPanel.session import set_setting, setting, show_error
+from SSLSegPanel.session import Stepper, set_setting, setting, show_error
 
 __all__ = ["ExportSection"]
 
@@ -18,6 +18,7 @@ class ExportSection:
 
     def __init__(self, ui, session):
         self.ui, self.session = ui, session
+        self.children = Stepper()  # of its own: a model may take minutes, and results must not wait for it
         ui.exportEdit.setCurrentPath(setting("ExportFolder", str(Path.home() / "SSLSeg" / "export")))
         ui.exportEdit.connect("currentPathChanged(QString)", lambda path: set_setting("ExportFolder", path))
         ui.exportButton.connect("clicked(bool)", self.onExport)
@@ -39,12 +40,26 @@ class ExportSection:
             else _("No case is {which} yet").format(which=self.ui.exportCasesBox.currentText)
         )
         model = self.session.logic.trainedModel(self.session.run)
-        self.ui.exportModelButton.enabled = model is not None
-        volume = self.ui.applyVolumeSelector.currentNode()
-        self.ui.applyModelButton.enabled = model is not None and volume is not None
-        self.ui.applyModelButton.toolTip = (
-            _("There is no model yet: refine first (section 5).") if model is None else _("Segment the chosen volume")
+        missing = _("There is no model yet: refine by self-training first (5. Refine).") if model is None else ""
+        free = not missing and not self.children.busy
+        self.ui.exportModelButton.enabled = free
+        self.ui.exportModelButton.toolTip = missing or _("Write the model of {round} as an nnU-Net folder").format(
+            round=model
         )
+        volumes = self._volumes()
+        self.ui.applyModelButton.enabled = free and bool(volumes)
+        self.ui.applyModelButton.toolTip = (
+            missing
+            or (_("Choose a volume, or give cases the role test in 1. Cases") if not volumes else "")
+            or _("Segment {n} volumes with the model of {round}").format(n=len(volumes), round=model)
+        )
+
+    def _volumes(self):
+        """What the model is applied to: the chosen volume, else the test cases."""
+        chosen = self.ui.applyVolumeSelector.currentNode()
+        if chosen is not None:
+            return [chosen]
+        return [case.volume for case in self.session.cases.with_role("test") if case.volume is not None]
 
     def _choices(self):
         return ExportChoices(
@@ -76,21 +91,41 @@ class ExportSection:
     def onExportModel(self, checked=False):
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder for the nnU-Net model"))
         if folder:
-            with slicer.util.tryWithErrorDisplay(_("The model could not be exported."), waitCursor=True):
-                path = self.session.logic.exportModel(self.session.run, folder)
-                self.ui.exportLabel.text = str(path)
+            self.exportModel(folder)
+
+    def exportModel(self, folder):
+        """Write the model into a folder."""
+        self._work(
+            self.session.logic.exportModelSteps(self.session.run, folder),
+            _("Writing the model …"),
+            lambda path: _("The model is in {path}").format(path=path),
+            _("The model could not be exported."),
+        )
 
     def onApplyModel(self, checked=False):
-        volume = self.ui.applyVolumeSelector.currentNode()
+        self._work(
+            self.session.logic.applyModelSteps(self.session.run, self._volumes()),
+            _("Starting …"),
+            lambda nodes: _("Added: {names}").format(names=", ".join(node.GetName() for node in nodes)),
+            _("The model could not be applied."),
+        )
 
-        def done(node):
-            self.ui.exportLabel.text = _("“{name}” was added.").format(name=node.GetName())
+    def _work(self, steps, doing, told, problem):
+        """Run steps that wait for a child; the buttons wait with them."""
+
+        def done(value):
             self.refresh()
+            self.ui.exportLabel.text = told(value)
 
         def failed(error):
             self.refresh()
-            show_error(error, _("The model could not be applied."))
+            self.ui.exportLabel.text = ""
+            show_error(error, problem)
 
-        self.ui.applyModelButton.enabled = False
-        self.ui.exportLabel.text = _("Segmenting “{name}” …").format(name=volume.GetName())
-        self.session.stepper.start(self.session.logic.applyModelSteps(self.session.run, volume), done, failed)
+        self.ui.exportModelButton.enabled = self.ui.applyModelButton.enabled = False
+        self.ui.exportLabel.text = doing
+        self.children.start(steps, done, failed, said=self._said)
+
+    def close(self):
+        """End what is still running."""
+        self.children.stop()

@@ -46,11 +46,25 @@ class JobRun:
         Raises:
             JobError: It is running already, or the child cannot be started.
         """
+        from SSLSegLib.jobs.events import read_events
         from SSLSegLib.jobs.process import start_job
 
         self.progress, self.attached = RunProgress(), False
+        if self.job.events_path.is_file():  # of a training that goes on, the plot shows its beginning too
+            self.progress.metrics = [each for each in read_events(self.job.events_path) if each["event"] == "metric"]
         self._process = start_job(self.job.folder, detached=detached)
         self._events = self._process
+
+    def start_steps(self):
+        """:meth:`start` in steps, since a disk may take its time. A generator; closing it ends the child again."""
+        from SSLSegPanel.children import aside
+
+        try:
+            yield from aside(self.start)
+        except GeneratorExit:
+            if self._process is not None:
+                self.kill()
+            raise
 
     @property
     def running(self):

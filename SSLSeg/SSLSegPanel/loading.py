@@ -20,17 +20,19 @@ def load_steps(source):
     """
     from SSLSegLib.cases.cohort import Cohort
     from SSLSegLib.cases.discover import discover_cohort
+    from SSLSegPanel.children import aside
 
     source = Path(source)
     known = source.is_file() or (source / "cohort.json").is_file()
     yield _("Looking at {name} …").format(name=source.name)
-    cohort = Cohort.load(source) if known else discover_cohort(source)
+    cohort = yield from aside(Cohort.load if known else discover_cohort, source)
     return (yield from load_cohort_steps(cohort))
 
 
 def load_cohort_steps(cohort):
     """The cases of a cohort as nodes, those that the scene has already left alone."""
-    from SSLSegLib.scene.cases import add_case
+    from SSLSegLib.scene.cases import add_case, read_case
+    from SSLSegPanel.children import aside
 
     cases, loaded = CaseList(), []
     for number, case in enumerate(cohort.cases, start=1):
@@ -41,8 +43,9 @@ def load_cohort_steps(cohort):
             continue
         if there is not None:
             cases.remove(there)  # its volume was deleted: load it anew
+        read = yield from aside(read_case, cohort, case)
         with slicer.util.RenderBlocker():
-            nodes = add_case(slicer.mrmlScene, cohort, case)
+            nodes = add_case(slicer.mrmlScene, cohort, case, read=read)
             if nodes.label is not None:
                 nodes.label.GetDisplayNode().SetVisibility(False)  # shown when the case is
                 _remember_pieces(nodes.label, cohort.classes)

@@ -7,7 +7,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from SSLSegPanel import loading, refinement
+from SSLSegPanel import loading, model_use, refinement
 
 __all__ = ["PanelLogic"]
 
@@ -170,24 +170,23 @@ class PanelLogic:
 
     # Refinement
 
-    canRefine = staticmethod(refinement.can_refine)
-    rounds = staticmethod(refinement.reports)
+    refinementMethods = staticmethod(refinement.known_methods)
+    labelHistory = staticmethod(refinement.history)
     rollBack = staticmethod(refinement.roll_back)
-    trainedModel = staticmethod(refinement.trained_round)
-    exportModel = staticmethod(refinement.export_model)
+    trainedModel = staticmethod(model_use.trained_round)
+    exportModelSteps = staticmethod(model_use.export_steps)
 
-    def prepareRefinement(self, run, *, preset, rounds):
-        return refinement.prepare(run, preset=preset, rounds=rounds, device=self._device())
+    def prepareRefinement(self, run, kind="selftraining", *, preset="quick", rounds=1, guide="tffs"):
+        """The job of a refinement of a finished run, not started; ``JobRun(job).start()`` starts it."""
+        return refinement.prepare(run, kind, preset=preset, rounds=rounds, guide=guide, device=self._device())
 
-    def loadRound(self, run, number):
-        return refinement.load_round(run, number, self.cases)
+    def loadLabelsSteps(self, run, labels):
+        """Show a state of :meth:`labelHistory` in place of unreviewed results."""
+        return refinement.load_labels_steps(run, labels, self.cases)
 
-    @staticmethod
-    def plotRounds(run, training=None):
-        refinement.plot(run, training)
-
-    def applyModelSteps(self, run, volume):
-        return refinement.apply_steps(run, volume)
+    def applyModelSteps(self, run, volumes):
+        """Segment volumes with the trained model of a run."""
+        return model_use.apply_steps(run, volumes, self._device())
 
     # Choices of the machine, where there is Qt
 

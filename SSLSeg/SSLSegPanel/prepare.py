@@ -2,17 +2,15 @@
 can let Slicer breathe between them. Knows MRML and SSLSegLib, no Qt."""
 
 import datetime
-import hashlib
 import time
 from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from SSLSegPanel.children import aside
 from SSLSegPanel.segment_classes import classes_of
 
 __all__ = ["RunChoices", "finish", "new_run_folder", "prepare_steps", "write_plain"]
-
-_BLOCK = 8 * 2**20  # bytes hashed in one step: well below 100 ms
 
 
 class RunChoices:
@@ -107,7 +105,7 @@ def prepare_steps(cases, choices, folder, *, kind="tffs"):
             inputs,
         )
         cohort.require(labelled=1 if kind == "tffs" else 2, unlabelled=1 if kind == "tffs" else 0)
-        cohort = cohort.save(inputs / "cohort.json")
+        cohort = yield from aside(cohort.save, inputs / "cohort.json")
         return (yield from _create_job(cohort, choices, Path(folder) / "job", kind))
     except BaseException:
         _remove(folder)
@@ -138,15 +136,14 @@ def _export(case, classes, folder):
         volume = node_to_volume(node)
         yield
         path = folder / "images" / f"{case.id}_{channel:04d}.nrrd"
-        write_plain(path, volume)
+        yield from aside(write_plain, path, volume)
         images.append(f"images/{path.name}")
-        yield
     entry = {"id": case.id, "role": case.role, "images": images}
     if case.role == "labelled":
         label = segmentation_to_label(case.segmentation, case.volume, classes)
         yield
         path = folder / "labels" / f"{case.id}.nrrd"
-        write_label(path, label, classes, reference=label.geometry)
+        yield from aside(write_label, path, label, classes, reference=label.geometry)
         entry["label"] = f"labels/{path.name}"
     return entry
 
@@ -162,6 +159,7 @@ def write_plain(path, volume):
 
 
 def _create_job(cohort, choices, folder, kind):
+    from SSLSegLib.files import sha256_of
     from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.inputs import with_absolute_paths
     from SSLSegLib.jobs.manifest import InputFile, Manifest
@@ -180,7 +178,7 @@ def _create_job(cohort, choices, folder, kind):
             files[f"{case.id}/label"] = label
     inputs = {}
     for role, path in files.items():
-        digest = yield from _hash(path)
+        digest = yield from aside(sha256_of, path)
         inputs[role] = InputFile(path=str(Path(path).resolve()), size=Path(path).stat().st_size, sha256=digest)
     parameters = TffsParameters(
         cohort=with_absolute_paths(cohort).to_dict(),
@@ -191,18 +189,9 @@ def _create_job(cohort, choices, folder, kind):
         report=choices.report,
         scene=False,  # the scene at hand shows the results
     )
-    manifest = Manifest(kind=kind, seed=choices.seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
-    yield
-    return Job.create(folder, manifest)
-
-
-def _hash(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as opened:
-        while block := opened.read(_BLOCK):
-            digest.update(block)
-            yield
-    return digest.hexdigest()
+    values = parameters.model_dump(mode="json")
+    manifest = yield from aside(Manifest, kind=kind, seed=choices.seed, parameters=values, inputs=inputs)
+    return (yield from aside(Job.create, folder, manifest))
 
 
 def _remove(folder):

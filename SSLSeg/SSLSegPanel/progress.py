@@ -5,7 +5,7 @@ from collections import deque
 
 from slicer.i18n import tr as _
 
-__all__ = ["RunProgress", "duration"]
+__all__ = ["RunProgress", "duration", "stage_label"]
 
 _LOG_LINES = 400
 _SURE_AFTER = 3.0  # seconds of work before a time left is worth saying
@@ -18,6 +18,7 @@ class RunProgress:
         stage: What is being done.
         fraction: 0 to 1 of this stage, or None where nobody knows.
         device: What is computed on and why, once known.
+        metrics: Metric events of a training, in order.
         ready: Ids of cases whose results are complete, in the order of completion.
         ended: ``finished``, ``failed`` or ``cancelled``, or None while it runs.
         message, remedy: Why it failed and what to do.
@@ -26,7 +27,7 @@ class RunProgress:
     def __init__(self, clock=time.monotonic):
         self._clock = clock
         self.stage, self.case, self.fraction, self.device = _("Starting"), "", None, ""
-        self.ready, self.warnings = [], []
+        self.ready, self.warnings, self.metrics = [], [], []
         self.ended, self.message, self.remedy = None, "", ""
         self.seconds_per_step = None  # of the largest stage, for the estimate of later runs
         self.started = clock()
@@ -39,7 +40,7 @@ class RunProgress:
         handler = getattr(self, f"_on_{kind}", None)
         if handler is not None:
             handler(event)
-        if kind != "progress":
+        if kind not in ("progress", "metric"):
             said = {key: value for key, value in event.items() if key not in ("schema_version", "time", "event")}
             details = ", ".join(f"{key}: {value}" for key, value in said.items())
             self._log.append(f"{event.get('time', '')[11:19]}  {kind}  {details}")
@@ -64,7 +65,7 @@ class RunProgress:
 
     def text(self):
         """One line for the panel."""
-        parts = [self.stage]
+        parts = [stage_label(self.stage)]
         if self.case:
             parts.append(self.case)
         left = self.seconds_left
@@ -95,6 +96,9 @@ class RunProgress:
     def _on_device(self, event):
         self.device = event["outcome"]
 
+    def _on_metric(self, event):
+        self.metrics.append(event)
+
     def _on_warning(self, event):
         self.warnings.append(event["message"])
 
@@ -105,6 +109,22 @@ class RunProgress:
             self.message = _("Case {case}: {message}").format(case=event["case"], message=self.message)
 
     _on_finished = _on_failed = _on_cancelled = _ended
+
+
+def stage_label(stage):
+    """A stage of a job in the user's words; those that are words for people already stay as they are."""
+    name, _space, number = stage.rpartition("round ")
+    if name == "training ":
+        return _("Round {n}: training (epochs of all folds)").format(n=number)
+    if name == "labels of ":
+        return _("Round {n}: collecting the labels").format(n=number)
+    return {
+        "dataset": _("Collecting the scans"),
+        "planning": _("Planning the network"),
+        "preprocessing": _("Preparing the scans"),
+        "predicting": _("Segmenting"),
+        "training baseline": _("Training on labelled cases only (epochs)"),
+    }.get(stage, stage)
 
 
 def duration(seconds):

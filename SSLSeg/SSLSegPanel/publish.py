@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import slicer
+from slicer.i18n import tr as _
+
+from SSLSegPanel.dicom_export import name_algorithm
 
 __all__ = ["SHOWN_ABOVE", "finished_results", "publish_result", "withdraw_result"]
 
 SHOWN_ABOVE = 0.15
 """Nats: surer than a probability of 0.03 or 0.97 the scan is left as it is, or a violet haze would cover it."""
-
-ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
 
 
 def finished_results(job, cases):
@@ -30,24 +31,37 @@ def finished_results(job, cases):
 def publish_result(case, folder):
     """Show one result beside its volume, in place of an earlier unreviewed one of the same case.
 
-    A generator with one pause; its value is the new segmentation node.
+    A generator that pauses while files are read; its value is the new segmentation node.
 
     Raises:
         CaseError: The result is damaged or lies in another grid than the volume. The scene is as before then.
     """
     from SSLSegLib.pseudolabels.storage import read_result
-    from SSLSegLib.scene.cases import add_result
+    from SSLSegLib.scene.cases import add_result, read_result_files
+    from SSLSegPanel.children import aside
 
     record = read_result(folder)
-    yield
+    files = yield from aside(read_result_files, Path(folder), record.classes)
+    if case.volume is None:  # deleted while its result was read
+        raise _vanished(case)
     with slicer.util.RenderBlocker():
-        nodes = add_result(case.volume, Path(folder), record.classes)
-        _name_algorithm(nodes.pseudo_label, record)
+        nodes = add_result(case.volume, Path(folder), record.classes, read=files)
+        name_algorithm(nodes.pseudo_label, _algorithm(record))
         nodes.uncertainty.GetDisplayNode().SetThreshold(SHOWN_ABOVE, 1.0)
         nodes.pseudo_label.GetDisplayNode().SetVisibility(False)  # shown when the case is
         withdraw_result(case)
         case.set_result(nodes.pseudo_label, nodes.uncertainty, folder)
     return nodes.pseudo_label
+
+
+def _vanished(case):
+    from SSLSegLib.errors import CaseError
+
+    return CaseError(
+        _("Its volume was deleted while the result was read."),
+        case_id=case.name,
+        remedy=_("Add the volume again and attach to the job's folder."),
+    )
 
 
 def withdraw_result(case):
@@ -64,12 +78,6 @@ def withdraw_result(case):
     case.set_result(None, None, "")
 
 
-def _name_algorithm(node, record):
-    """What DICOM SEG says about who drew a segment; Slicer's exporter takes it from these tags."""
+def _algorithm(record):
     weights = record.provenance.get("weights") or {}
-    name = f"{record.provenance.get('method', 'SSLSeg')} {weights.get('name', '')}".strip()
-    segmentation = node.GetSegmentation()
-    for index in range(segmentation.GetNumberOfSegments()):
-        segment = segmentation.GetNthSegment(index)
-        segment.SetTag(ALGORITHM_TYPE, "AUTOMATIC")
-        segment.SetTag(ALGORITHM_NAME, name[:64])
+    return f"{record.provenance.get('method', 'SSLSeg')} {weights.get('name', '')}".strip()

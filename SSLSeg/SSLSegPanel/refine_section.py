@@ -1,5 +1,5 @@
 # ruff: noqa: N802 - the names are those of Slicer and Qt
-"""Section 5: self-training from a finished run, as a job of its own that may outlive Slicer."""
+"""Section 5: refinement of a finished run, as a job of its own that may outlive Slicer."""
 
 from pathlib import Path
 
@@ -7,144 +7,222 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SSLSegPanel.cases_section import put, stretch
+from SSLSegPanel import refinement
+from SSLSegPanel.history_table import HistoryTable
 from SSLSegPanel.job_run import JobRun
-from SSLSegPanel.session import missing_packages, show_error
+from SSLSegPanel.refine_texts import guide_label, method_label, preset_label, purpose
+from SSLSegPanel.session import UNIMATCH_PACKAGES, missing_packages, show_error
 
 __all__ = ["RefineSection"]
 
 _INTERVAL = 1000  # milliseconds between two looks: training takes hours
+_PATIENCE = 8000  # milliseconds a stopped training has to end by itself: it has children of its own
 
 
 class RefineSection:
-    """Start, stop, come back, look at rounds."""
+    """Start, stop, come back, look at what has come of it."""
 
     def __init__(self, ui, session):
         self.ui, self.session = ui, session
         self.training = None
-        stretch(ui.roundsTable, 1)
-        self._timer = qt.QTimer()
-        self._timer.setInterval(_INTERVAL)
-        self._timer.connect("timeout()", self._look)
+        self.attached = None  # called with a job that was attached; the widget sets it
+        self._rounds, self._stopping = 0, False
+        self.history = HistoryTable(ui, session, self)
+        self._methods = refinement.known_methods() if session.usable else []
+        for kind in self._methods:
+            ui.refineMethodBox.addItem(method_label(kind))
+        for preset in refinement.PRESETS:
+            ui.refinePresetBox.addItem(preset_label(preset))
+        for guide in refinement.GUIDES:
+            ui.guideBox.addItem(guide_label(guide))
+        self._timer = timer(_INTERVAL, self._look)
+        self._mercy = timer(_PATIENCE, self._kill, once=True)
         ui.refineButton.connect("clicked(bool)", self.onRefine)
         ui.attachButton.connect("clicked(bool)", self.onAttach)
-        ui.loadRoundButton.connect("clicked(bool)", self.onLoadRound)
-        ui.rollBackButton.connect("clicked(bool)", self.onRollBack)
-        ui.plotButton.connect("clicked(bool)", self.onPlot)
-        ui.roundsTable.connect("itemSelectionChanged()", self._show_buttons)
-        session.run_changed.connect(self.refresh)
-        session.results_changed.connect(self.refresh)
-        session.setup_changed.connect(self.refresh)  # also tells when the scene has changed
-        self.attached = None  # called with a job that was attached; the widget sets it
+        ui.attachEdit.connect("currentPathChanged(QString)", self._show_attach)
+        ui.refineMethodBox.connect("currentIndexChanged(int)", self._show_options)
+        for signal in (session.run_changed, session.results_changed, session.setup_changed):
+            signal.connect(self.refresh)
+        ui.refineProgressBar.setVisible(False)
+        ui.refineStatusLabel.setVisible(False)
+        self._show_options()
+        self._show_attach()
+
+    # What is shown
+
+    @property
+    def kind(self):
+        """The chosen kind of refinement, or None where there is none to choose."""
+        index = self.ui.refineMethodBox.currentIndex
+        return self._methods[index] if 0 <= index < len(self._methods) else None
+
+    @property
+    def running(self):
+        return self.training is not None and self.training.running
 
     def problem(self):
-        """Why training cannot start, in one sentence; empty when it can."""
+        """Why a refinement cannot start, in one sentence; empty when it can."""
         run = self.session.run
-        if not self.session.logic.canRefine():
-            return _("This version has no self-training job: use “python -m SSLSegLib self-train” on the job folder.")
-        if missing_packages(["nnunetv2"]):
+        if self.kind is None:
+            return _("Install what is missing in 7. Set-up.")
+        if self.kind == "selftraining" and missing_packages(["nnunetv2"]):
             return _("nnU-Net is not installed: see 7. Set-up.")
-        if run is None or run.job.manifest.kind != "tffs" or run.progress.ended != "finished":
+        if self.session.compute_missing or (self.kind == "unimatch" and missing_packages(UNIMATCH_PACKAGES)):
+            return _("Install what is missing in 7. Set-up.")
+        if run is None or run.job.manifest.kind not in refinement.REFINABLE:
             return _("Refinement starts from a finished run: segment the unlabelled cases first, or attach to a run.")
+        if run.progress.ended != "finished":
+            return _("The run is not finished yet: refinement starts when all its cases are segmented.")
         return ""
 
     def refresh(self):
-        running = self.training is not None and self.training.running
-        problem = self.problem()
-        self.ui.refineLabel.text = problem or _(
-            "Trains nnU-Net on labelled and accepted cases and labels the rest anew; rejected cases are left out."
+        running, problem = self.running, self.problem()
+        self.ui.refineLabel.text = (problem if not running else "") or purpose(self.kind)
+        self.ui.refineButton.text = (
+            _("Stopping …") if self._stopping else _("Stop training") if running else _("Refine the labels")
         )
-        self.ui.refineButton.text = _("Stop training") if running else _("Refine by self-training")
-        self.ui.refineButton.enabled = running or not problem
-        self.ui.refineButton.toolTip = problem or _("Runs in a process of its own, also while Slicer is closed")
-        reports = self.session.logic.rounds(self.session.run)
-        self.ui.roundsTable.setRowCount(len(reports))
-        for row, report in enumerate(reports):
-            put(self.ui.roundsTable, row, 0, report.name)
-            put(
-                self.ui.roundsTable,
-                row,
-                1,
-                _("{n} labelled, {m} pseudo-labelled").format(n=len(report.labelled), m=len(report.trained)),
-            )
-            put(self.ui.roundsTable, row, 2, f"{report.agreement:.3f}")
-            put(self.ui.roundsTable, row, 3, f"{report.seconds:.0f}")
-        self._show_buttons()
+        self.ui.refineButton.enabled = (running and not self._stopping) or (not running and not problem)
+        self.ui.refineButton.toolTip = (
+            _("End the training with everything it has started; finished rounds and the last epoch are kept")
+            if running
+            else problem or _("Trains in a process of its own, which goes on when Slicer is closed")
+        )
+        for box in (self.ui.refineMethodBox, self.ui.refinePresetBox, self.ui.roundsBox, self.ui.guideBox):
+            box.enabled = not running
+        self.history.refresh()
 
-    def _show_buttons(self):
-        running = self.training is not None and self.training.running
-        chosen = bool(list(self.ui.roundsTable.selectedItems()))
-        self.ui.loadRoundButton.enabled = chosen
-        self.ui.rollBackButton.enabled = chosen and not running
-        self.ui.plotButton.enabled = self.ui.roundsTable.rowCount > 0
+    def _show_options(self, index=0):
+        self_training = self.kind == "selftraining"
+        for widget in (self.ui.roundsLabel, self.ui.roundsBox):
+            widget.setVisible(self_training)
+        for widget in (self.ui.guideLabel, self.ui.guideBox):
+            widget.setVisible(self.kind is not None and not self_training)
+        self.refresh()
 
-    def _round(self):
-        rows = [item.row() for item in list(self.ui.roundsTable.selectedItems())]
-        return rows[0] + 1 if rows else None
+    def _show_attach(self, path=""):
+        self.ui.attachButton.enabled = bool(self.ui.attachEdit.currentPath)
+
+    def say(self, text):
+        self.ui.refineStatusLabel.text = text
+        self.ui.refineStatusLabel.setVisible(bool(text))
+
+    # The job
 
     def onRefine(self, checked=False):
-        if self.training is not None and self.training.running:
+        if self.running:
+            self._stopping = True
             self.training.ask_to_end()
-            self.ui.refineStatusLabel.text = _("Waiting for the training to end …")
+            self._mercy.start()
+            self.say(_("Waiting for the training to end …"))
+            self.refresh()
             return
+        run, preset = self.session.run, refinement.PRESETS[self.ui.refinePresetBox.currentIndex]
         with slicer.util.tryWithErrorDisplay(_("Refinement could not be started.")):
-            job = self.session.logic.prepareRefinement(
-                self.session.run, preset=self.ui.refinePresetBox.currentText, rounds=self.ui.roundsBox.value
+            if self.kind == "selftraining" and refinement.other_training(run, preset):
+                question = _(
+                    "The rounds of this run were trained with other options than “{preset}”, so they cannot be gone on "
+                    "with.\n\nKeep them aside, and start anew? Their files stay in the folder of the run."
+                ).format(preset=preset)
+                if not slicer.util.confirmOkCancelDisplay(question, _("Start anew")):
+                    return
+                refinement.set_aside(run)
+            steps = refinement.start_steps(
+                run,
+                self.kind,
+                preset=preset,
+                rounds=self.ui.roundsBox.value,
+                guide=refinement.GUIDES[self.ui.guideBox.currentIndex],
+                device=self.session.device,
             )
-            training = JobRun(job)
-            training.start(detached=True)
-            self.watch(training)
+            self.ui.refineButton.enabled = False
+            self.session.stepper.start(steps, self.watch, self._not_started, said=self.say)
+
+    def _not_started(self, error):
+        self.say("")
+        self.refresh()
+        show_error(error, _("Refinement could not be started."))
 
     def watch(self, training):
         """Follow a training, whoever started it."""
-        self.training = training
+        self.training, self._stopping = training, False
+        self._rounds = len(refinement.finished_rounds(self.session.run))
+        if self.session.parameters is not None:
+            self.session.parameters.trainingFolder = str(training.job.folder)
         self._timer.start()
+        self._look()
         self.refresh()
 
     def _look(self):
         try:
             running = self.training.poll()
-        except Exception as error:
+        except Exception as error:  # a damaged log, a folder that went away
             self._timer.stop()
+            self.say(str(error))
             show_error(error, _("The training can no longer be followed."))
             return
         progress = self.training.progress
-        self.ui.refineStatusLabel.text = (
-            progress.text() if running else f"{progress.message} {progress.remedy}".strip() or _("Training ended.")
-        )
-        if not running:
+        reports = refinement.finished_rounds(self.session.run)
+        self.history.plot.update(progress.metrics, reports)
+        self._show_progress(running, progress)
+        if running and len(reports) != self._rounds:
+            self._rounds = len(reports)
+            self.refresh()
+            self.session.run_changed.emit()
+        elif not running:
             self._timer.stop()
+            self._mercy.stop()
+            self._stopping = False
             self.refresh()
             self.session.run_changed.emit()
 
+    def _show_progress(self, running, progress):
+        self.ui.refineProgressBar.setVisible(running)
+        if running:
+            known = progress.fraction is not None
+            self.ui.refineProgressBar.setRange(0, 1000 if known else 0)
+            if known:
+                self.ui.refineProgressBar.setValue(round(1000 * progress.fraction))
+            if not self._stopping:
+                self.say(progress.text())
+        elif progress.ended == "finished":
+            self.say(_("The training has ended. Select labels below and press Load labels to see them."))
+        elif progress.ended == "cancelled":
+            self.say(_("The training was stopped. Press Refine the labels to go on where it was."))
+        else:
+            self.say(f"{progress.message} {progress.remedy}".strip() or _("The training failed: see its log."))
+
+    def _kill(self):
+        if self.running:
+            self.training.kill()
+
     def onAttach(self, checked=False):
-        path = self.ui.attachEdit.currentPath
         with slicer.util.tryWithErrorDisplay(_("The job could not be opened.")):
-            run = JobRun.open(Path(path))
-            if run.job.manifest.kind == "tffs":
-                self.attached(run)
-            elif run.job.manifest.kind == "expect":
-                self.ui.refineStatusLabel.text = self.session.logic.expectedQuality(run.job)
-            else:
-                self.watch(run)
+            self.attach(JobRun.open(Path(self.ui.attachEdit.currentPath)))
 
-    def onLoadRound(self, checked=False):
-        with slicer.util.tryWithErrorDisplay(_("The labels of the round could not be shown."), waitCursor=True):
-            count = self.session.logic.loadRound(self.session.run, self._round())
-            self.ui.refineStatusLabel.text = _("{n} cases show the labels of round {m}.").format(
-                n=count, m=self._round()
-            )
-            self.session.results_changed.emit()
-
-    def onRollBack(self, checked=False):
-        with slicer.util.tryWithErrorDisplay(_("The rounds could not be undone.")):
-            self.session.logic.rollBack(self.session.run, self._round())
-            self.refresh()
-
-    def onPlot(self, checked=False):
-        with slicer.util.tryWithErrorDisplay(_("The plot could not be made.")):
-            self.session.logic.plotRounds(self.session.run, self.training)
+    def attach(self, job):
+        """Come back to a job of any kind: show its results, or follow it and show those of the run it refines."""
+        kind = job.job.manifest.kind
+        if kind in refinement.REFINABLE:
+            self.attached(job)
+        elif kind == "expect":
+            self.say(self.session.logic.expectedQuality(job.job))
+        else:
+            source, known = refinement.source_of(job), self.session.run
+            if source is None:  # the refined run is gone: show what has come of it
+                self.attached(job)
+            elif known is None or known.job.folder != source:
+                self.attached(JobRun.open(source))
+            self.watch(job)
 
     def close(self):
         """Stop watching; the training goes on, and can be attached to again."""
         self._timer.stop()
+        self._mercy.stop()
+
+
+def timer(interval, slot, once=False):
+    made = qt.QTimer()
+    made.setInterval(interval)
+    made.setSingleShot(once)
+    made.connect("timeout()", slot)
+    return made

@@ -1,24 +1,57 @@
-"""Refinement without Qt: what self-training of a finished run has left, and how it is shown, undone and applied."""
+"""Refinement without Qt: jobs that improve on a run's labels, what they have left, and showing or undoing it."""
 
-import shutil
+import time
+from collections import namedtuple
 from pathlib import Path
 
-import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-__all__ = ["apply_steps", "can_refine", "export_model", "load_round", "plot", "prepare", "reports", "roll_back"]
+from SSLSegPanel.dicom_export import name_algorithm
+from SSLSegPanel.progress import duration
 
-KIND = "selftraining"
+__all__ = [
+    "GUIDES",
+    "PRESETS",
+    "REFINABLE",
+    "ROUND",
+    "WITH_RESULTS",
+    "Labels",
+    "finished_rounds",
+    "history",
+    "known_methods",
+    "load_labels_steps",
+    "other_training",
+    "prepare",
+    "roll_back",
+    "set_aside",
+    "shows_undone_round",
+    "source_of",
+    "start_steps",
+    "work_folder",
+]
+
+SELF_TRAINING, UNIMATCH = "selftraining", "unimatch"
+REFINABLE = ("tffs", "ssl-medsam2")
+"""Kinds of jobs whose pseudo-labels can be refined."""
+WITH_RESULTS = (*REFINABLE, UNIMATCH)
+"""Kinds of jobs whose results are shown case by case."""
+
+PRESETS = ("quick", "standard", "paper")
+GUIDES = ("tffs", "none", "sam2")
 ROUND = "SSLSeg.Round"
 """Attribute of a segmentation that shows the labels of a round."""
 
+Labels = namedtuple("Labels", "name trained agreement time number folder")
+"""One state of the labels of a run: ``number`` is 0 for its pseudo-labels, N for round N of self-training, None for the
+results of another job, which lie in ``folder``. The other fields are texts."""
 
-def can_refine():
-    """Whether this version can run self-training as a job."""
+
+def known_methods():
+    """The kinds of refinement that this version can run as jobs."""
     from SSLSegLib.jobs.kinds import known_kinds
 
-    return KIND in known_kinds()
+    return [kind for kind in (SELF_TRAINING, UNIMATCH) if kind in known_kinds()]
 
 
 def work_folder(run):
@@ -26,7 +59,22 @@ def work_folder(run):
     return run.job.folder / "selftraining"
 
 
-def reports(run):
+def source_of(training):
+    """Folder of the job that a refinement refines, or None where none is known."""
+    parameters = training.job.manifest.parameters
+    if parameters.get("job"):
+        return Path(parameters["job"])
+    guides = list((parameters.get("guide") or {}).get("folders", {}).values())
+    if guides:
+        return Path(guides[0]).parent.parent
+    beside = training.job.folder.with_name(training.job.folder.name.split(f"-{UNIMATCH}-")[0])
+    return beside if beside != training.job.folder and (beside / "manifest.json").is_file() else None
+
+
+# What is there
+
+
+def finished_rounds(run):
     """The reports of the finished rounds of a run, in order; empty where there are none."""
     if run is None or not work_folder(run).is_dir():
         return []
@@ -37,139 +85,200 @@ def reports(run):
     return [read_report(work.round(number).report) for number in work.finished_rounds()]
 
 
-def prepare(run, *, preset, rounds, device="auto"):
-    """A self-training job beside the run it refines: new, or the same one to go on with.
+def history(run):
+    """The states that a run's labels have been in, from its pseudo-labels on; empty where nothing refines them."""
+    rounds = finished_rounds(run)
+    others = _unimatch_results(run)
+    if not rounds and not others:
+        return []
+    found = [Labels(_("Pseudo-labels"), "", "", "", 0, None)]
+    for number, report in enumerate(rounds, start=1):
+        trained = _("{n} labelled + {m} others").format(n=len(report.labelled), m=len(report.trained))
+        agreement = "–" if report.agreement is None else f"{report.agreement:.3f}"
+        name = _("Round {n}").format(n=number)
+        found.append(Labels(name, trained, agreement, duration(report.seconds), number, None))
+    return found + others
+
+
+def _unimatch_results(run):
+    """The finished UniMatch jobs beside a run."""
+    from SSLSegLib.errors import SSLSegError
+    from SSLSegLib.jobs.folder import Job
+
+    found = []
+    for folder in sorted(run.job.folder.parent.glob(f"{run.job.folder.name}-{UNIMATCH}-*")) if run else []:
+        try:
+            job = Job.open(folder)
+            finished = job.manifest.kind == UNIMATCH and job.state().status == "finished"
+        except SSLSegError:  # damaged or from a newer version: attaching to it says which
+            continue
+        if finished:
+            name = _("UniMatch v2, {what}").format(what=folder.name.split(f"-{UNIMATCH}-")[-1])
+            found.append(Labels(name, "", "", "", None, folder))
+    return found
+
+
+# Jobs
+
+
+def prepare(run, kind, *, preset, rounds=None, guide=None, device="auto"):
+    """The job of a refinement, beside the run it refines: new, or the one there that does the same, to go on with.
+
+    Touches no scene: a thread may do it.
+
+    Args:
+        run: A finished run.
+        kind: One of :func:`known_methods`.
+        preset: One of :data:`PRESETS`.
+        rounds: The most rounds, for self-training.
+        guide: One of :data:`GUIDES`, for UniMatch.
+        device: As in the panel.
 
     Raises:
-        SSLSegError: The folder holds other work, or an option is wrong.
+        SSLSegError: An option is wrong, or the folder cannot be written.
     """
+    if kind == UNIMATCH:
+        from SSLSegLib.jobs.unimatch import unimatch_manifest
+        from SSLSegLib.unimatch.options import UniMatchOptions
+
+        source = run.job.manifest.checked_parameters()
+        manifest = unimatch_manifest(
+            source.loaded_cohort(),
+            UniMatchOptions.of(preset, guide=guide),
+            guide_job=run.job.folder if guide == "tffs" else None,
+            sam2=source.weights if guide == "sam2" else None,
+            devices=(device,),
+            seed=run.job.manifest.seed,
+            scene=False,  # the scene at hand shows the results
+        )
+        name = f"{UNIMATCH}-{preset}-{guide}"
+    else:
+        from SSLSegLib.jobs.selftraining import selftraining_manifest
+
+        manifest = selftraining_manifest(run.job, preset=preset, rounds=rounds, device=device)
+        name = f"training-{preset}-{rounds}"
+    return _job_beside(run.job.folder, name, manifest)
+
+
+def start_steps(run, kind, **options):
+    """:func:`prepare` and start, in a process that outlives Slicer. A generator; its value is the :class:`JobRun`."""
+    from SSLSegPanel.children import aside
+    from SSLSegPanel.job_run import JobRun
+
+    yield _("Collecting the scans")
+    training = JobRun((yield from aside(prepare, run, kind, **options)))
+    yield from aside(training.start, detached=True)
+    return training
+
+
+def _job_beside(folder, name, manifest):
+    """The first folder of this name that is free or holds the same work already."""
     from SSLSegLib.jobs.folder import Job
-    from SSLSegLib.jobs.selftraining import selftraining_manifest
 
-    manifest = selftraining_manifest(run.job, preset=preset, rounds=rounds, device=device)
-    return Job.create(run.job.folder.parent / f"training-{preset}-{rounds}", manifest)
+    number = 1
+    while True:
+        place = folder.parent / (f"{folder.name}-{name}" if number == 1 else f"{folder.name}-{name}-{number}")
+        if not (place / "manifest.json").is_file() or Job.open(place).manifest.same_work(manifest):
+            return Job.create(place, manifest)
+        number += 1
 
 
-def load_round(run, number, cases):
-    """Show the labels of a round in place of unreviewed ones. Returns how many cases show it.
+def other_training(run, preset):
+    """Whether the rounds of a run were trained with other numbers than this preset's, and cannot go on with it."""
+    from SSLSegLib.files import read_json
+    from SSLSegLib.selftraining.folders import WorkFolder
+    from SSLSegLib.selftraining.options import SelfTrainingOptions
 
-    The uncertainty of the pseudo-label stays: a round has none of its own.
+    settings = WorkFolder(work_folder(run)).settings
+    if not settings.is_file():
+        return False
+    return read_json(settings).get("options") != SelfTrainingOptions.of(preset).what()
+
+
+def set_aside(run):
+    """Keep the rounds there are under another name, so that a training can start anew. Returns where they are."""
+    target = work_folder(run).with_name(f"selftraining-{time.strftime('%Y%m%d-%H%M%S')}")
+    work_folder(run).rename(target)
+    return target
+
+
+# Labels in the scene
+
+
+def load_labels_steps(run, labels, cases):
+    """Show a state of the labels in place of unreviewed ones. A generator; its value is how many cases show it.
+
+    Args:
+        run: The run whose labels they are.
+        labels: A :class:`Labels`.
+        cases: The scene's cases; reviewed results among them stay as they are.
     """
+    from SSLSegPanel.publish import publish_result
+    from SSLSegPanel.review import review_state
+
+    count = 0
+    for case in list(cases):
+        if case.volume is None or (case.result and review_state(case.result) != "unreviewed"):
+            continue
+        yield _("Loading {name} …").format(name=case.name)
+        if labels.number:
+            shown = yield from _show_round(run, labels.number, case)
+        else:
+            folder = _results_of(run, labels) / run.job.result_folder(case.id).name
+            shown = (folder / "result.json").is_file()
+            if shown:
+                yield from publish_result(case, folder)
+        count += bool(shown)
+    return count
+
+
+def _results_of(run, labels):
+    return (run.job.folder if labels.folder is None else labels.folder) / "results"
+
+
+def _show_round(run, number, case):
+    """The label of a round; the uncertainty of the pseudo-label stays, since a round has none of its own."""
     from SSLSegLib.cases.reading import read_label_file
     from SSLSegLib.cases.volume import LabelMap
     from SSLSegLib.scene.hierarchy import place_beside
     from SSLSegLib.scene.marks import PseudoLabelMarks
     from SSLSegLib.scene.segmentations import label_to_segmentation_node
     from SSLSegLib.scene.volumes import node_geometry
-    from SSLSegLib.selftraining.model import find_round
-    from SSLSegPanel.review import review_state
+    from SSLSegLib.selftraining.folders import WorkFolder
+    from SSLSegPanel.children import aside
 
-    target = find_round(work_folder(run), number)
+    path = WorkFolder(work_folder(run)).round(number).predictions / f"{case.id}.nii.gz"
+    if not path.is_file():
+        return False
     classes = run.job.manifest.checked_parameters().loaded_cohort().classes
-    count = 0
-    for case in cases:
-        path = target.predictions / f"{case.id}.nii.gz"
-        if not path.is_file() or case.volume is None or (case.result and review_state(case.result) != "unreviewed"):
-            continue
-        label = read_label_file(path, classes, case_id=case.id)
-        label = LabelMap(label.array, node_geometry(case.volume)) if _same(label, case) else label
-        marks = PseudoLabelMarks(case_id=case.id, method=f"FSL-nnUNet, round {number}")
-        name = f"{case.name} round {number}"
+    label = yield from aside(read_label_file, path, classes, case_id=case.id)
+    grid = node_geometry(case.volume)
+    if label.geometry.matches(grid):  # the file keeps the grid in single precision
+        label = LabelMap(label.array, grid)
+    marks = PseudoLabelMarks(case_id=case.id, method=f"FSL-nnUNet, round {number}")
+    with slicer.util.RenderBlocker():
+        name = _("{name} round {n}").format(name=case.name, n=number)
         node = label_to_segmentation_node(label, classes, case.volume, name, marks=marks)
+        name_algorithm(node, marks.method)
         node.SetAttribute(ROUND, str(number))
-        node.GetDisplayNode().SetVisibility(False)
+        node.GetDisplayNode().SetVisibility(False)  # shown when the case is
         place_beside(node, case.volume)
         if case.result is not None:
             slicer.mrmlScene.RemoveNode(case.result)
-        case.set_result(node, case.uncertainty, case.result_folder)
-        count += 1
-    return count
-
-
-def _same(label, case):
-    from SSLSegLib.scene.volumes import node_geometry
-
-    return label.geometry.matches(node_geometry(case.volume))
+        case.set_result(node, case.uncertainty, case.result_folder or str(run.job.result_folder(case.id)))
+    return True
 
 
 def roll_back(run, last):
-    """Undo the rounds after ``last``; their files are kept in ``reverted/``."""
+    """Undo the rounds after ``last`` (0: all); their files are kept in ``reverted/``. Returns the undone numbers."""
     from SSLSegLib.selftraining.rounds import revert
 
     return revert(work_folder(run), last)
 
 
-def plot(run, training):
-    """Loss over the epochs and agreement over the rounds, as tables, series and a chart of the scene."""
-    from SSLSegLib.jobs.events import read_events
+def shows_undone_round(case, last):
+    """Whether a case shows, unreviewed, the labels of a round after ``last``."""
+    from SSLSegPanel.review import review_state
 
-    path = training.job.events_path if training is not None else None
-    events = read_events(path) if path is not None and path.is_file() else []
-    losses = [event["train_loss"] for event in events if event["event"] == "metric" and "train_loss" in event]
-    agreements = [report.agreement for report in reports(run) if report.agreement is not None]
-    for values, title, x in (
-        (losses, _("Training loss"), _("epochs of all folds")),
-        (agreements, _("Agreement between rounds"), _("round")),
-    ):
-        if not values:
-            continue
-        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"SSLSeg {title}")
-        columns = np.column_stack([np.arange(1, len(values) + 1), values])
-        slicer.util.updateTableFromArray(table, columns, [x, title])
-        series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", title)
-        series.SetAndObserveTableNodeID(table.GetID())
-        series.SetXColumnName(x)
-        series.SetYColumnName(title)
-        series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-        chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", title)
-        chart.SetTitle(title)
-        chart.SetXAxisTitle(x)
-        chart.AddAndObservePlotSeriesNodeID(series.GetID())
-        slicer.modules.plots.logic().ShowChartInLayout(chart)
-
-
-def trained_round(run):
-    """The last finished round of a run, or None."""
-    return f"round {len(done)}" if (done := reports(run)) else None
-
-
-def export_model(run, folder):
-    """Write the last round as an nnU-Net v2 model folder. Returns its path."""
-    from SSLSegLib.selftraining.export import export_model as export
-    from SSLSegLib.selftraining.model import find_round
-
-    cohort = run.job.manifest.checked_parameters().loaded_cohort()
-    return export(find_round(work_folder(run)), Path(folder), cohort)
-
-
-def apply_steps(run, volume):
-    """Segment a volume with the last round, in a child process. A generator; its value is the segmentation node.
-
-    Raises:
-        SSLSegError: The child failed, with its own last words.
-    """
-    from SSLSegLib.cases.reading import read_label_file
-    from SSLSegLib.errors import SSLSegError
-    from SSLSegLib.scene.hierarchy import place_beside
-    from SSLSegLib.scene.marks import PseudoLabelMarks
-    from SSLSegLib.scene.segmentations import label_to_segmentation_node
-    from SSLSegLib.scene.volumes import node_to_volume
-    from SSLSegPanel.children import child_steps
-    from SSLSegPanel.prepare import new_run_folder, write_plain
-
-    folder = new_run_folder(run.job.folder.parent / "applied")
-    image = folder / "image.nrrd"
-    write_plain(image, node_to_volume(volume))
-    yield
-    arguments = ["-m", "SSLSegLib", "predict", str(run.job.folder), str(image), "--out", str(folder / "out")]
-    words = yield from child_steps(arguments, folder / "log.txt")
-    found = next((folder / "out").rglob("labels.nii.gz"), None)
-    if found is None:
-        raise SSLSegError(_("The model gave no result: {words}").format(words=words.strip()[-500:]))
-    classes = run.job.manifest.checked_parameters().loaded_cohort().classes
-    marks = PseudoLabelMarks(case_id="applied", method=f"FSL-nnUNet, {trained_round(run)}")
-    label = read_label_file(found, classes)
-    node = label_to_segmentation_node(label, classes, volume, f"{volume.GetName()} model", marks=marks)
-    place_beside(node, volume)
-    shutil.rmtree(folder, ignore_errors=True)
-    return node
+    shown = case.result.GetAttribute(ROUND) if case.result is not None else None
+    return bool(shown) and int(shown) > last and review_state(case.result) == "unreviewed"

@@ -8,6 +8,7 @@ from SSLSegPanel.job_run import JobRun
 from SSLSegPanel.prepare import RunChoices, new_run_folder, prepare_steps
 from SSLSegPanel.progress import duration
 from SSLSegPanel.publish import publish_result
+from SSLSegPanel.refinement import WITH_RESULTS
 from SSLSegPanel.review import restore_decision
 from SSLSegPanel.segment_classes import segment_names
 from SSLSegPanel.session import set_setting, setting, show_error
@@ -146,16 +147,7 @@ class RunSection:
             show_error(error, _("The run could not be prepared."))
             return
         self._become("preparing", _("Writing the scans for the run …"))
-        self.session.stepper.start(steps, self._prepared, self._not_prepared, said=self._say)
-
-    def _prepared(self, job):
-        run = JobRun(job)
-        try:
-            run.start()
-        except Exception as error:
-            self._not_prepared(error)
-            return
-        self.watch(run)
+        self.session.stepper.start(_started(steps), self.watch, self._not_prepared, said=self._say)
 
     def _not_prepared(self, error):
         self._become("idle", "")
@@ -210,7 +202,7 @@ class RunSection:
             self._ended(run)
 
     def _publish_ready(self, run):
-        if run.job.manifest.kind != "tffs":
+        if run.job.manifest.kind not in WITH_RESULTS:
             return
         for identifier in run.progress.ready:
             if identifier in self._published:
@@ -293,3 +285,10 @@ class RunSection:
         self.session.stepper.stop()
         if self.session.run is not None and self.state in ("running", "cancelling"):
             self.session.run.kill()
+
+
+def _started(steps):
+    """Prepare a job and start it. A generator; its value is the :class:`JobRun`."""
+    run = JobRun((yield from steps))
+    yield from run.start_steps()
+    return run

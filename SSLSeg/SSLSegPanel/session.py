@@ -9,13 +9,27 @@ import slicer
 
 from SSLSegPanel.casenodes import CaseList
 
-__all__ = ["LIGHT_PACKAGES", "Session", "Signal", "Stepper", "missing_packages", "warm_steps"]
+__all__ = [
+    "LIGHT_PACKAGES",
+    "UNIMATCH_PACKAGES",
+    "Session",
+    "Signal",
+    "Stepper",
+    "missing_packages",
+    "set_setting",
+    "setting",
+    "show_error",
+    "warm_steps",
+]
 
 LIGHT_PACKAGES = ("pydantic", "psutil", "filelock", "pooch", "cc3d")
 """What cases, review and export need beyond Slicer: small, no torch."""
 
 COMPUTE_PACKAGES = ("torch", "sam2", "safetensors", "matplotlib")
 """What a run needs as well."""
+
+UNIMATCH_PACKAGES = ("transformers", "accelerate")
+"""What refinement by UniMatch v2 needs beside those of a run."""
 
 _STEP_BUDGET = 0.025  # seconds of work between two looks of Slicer at its events
 

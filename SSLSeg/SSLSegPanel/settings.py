@@ -50,4 +50,5 @@ class PanelParameters:
     pairedSegments: dict[str, bool]  # name -> True for structures of several pieces
     writeReport: bool = True
     jobFolder: str = ""
+    trainingFolder: str = ""
     overlayOpacity: Annotated[float, WithinRange(0, 1), Decimals(2), SingleStep(0.05)] = 0.4

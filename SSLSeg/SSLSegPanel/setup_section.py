@@ -5,7 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SSLSegPanel.cases_section import put, stretch
-from SSLSegPanel.session import missing_packages, show_error
+from SSLSegPanel.session import UNIMATCH_PACKAGES, missing_packages, show_error
 
 __all__ = ["SetupSection"]
 
@@ -32,7 +32,8 @@ class SetupSection:
             (_("Small packages"), _("cases, review, export"), session.light_missing, 20),
             (_("torch"), _("computing; by the PyTorch extension"), missing_packages(["torch"]), 900),
             (_("sam2 and drawing"), _("computing; without torchvision"), compute, 60),
-            (_("nnU-Net"), _("refinement only; by the NNUNet extension"), missing_packages(["nnunetv2"]), 200),
+            (_("nnU-Net"), _("self-training only; by the NNUNet extension"), missing_packages(["nnunetv2"]), 200),
+            (_("transformers"), _("UniMatch v2 only"), missing_packages(UNIMATCH_PACKAGES), 30),
         ]
 
     def refresh(self):

@@ -16,7 +16,7 @@ from SSLSegLib.scene.marks import PREFIX, PseudoLabelMarks
 from SSLSegLib.scene.segmentations import label_to_segmentation_node
 from SSLSegLib.scene.volumes import node_geometry, reordered, uncertainty_to_node, volume_to_node
 
-__all__ = ["CaseNodes", "add_case", "add_result", "case_nodes"]
+__all__ = ["CaseNodes", "ResultFiles", "add_case", "add_result", "case_nodes", "read_case", "read_result_files"]
 
 _PART = f"{PREFIX}Part"
 _CASE = f"{PREFIX}CaseID"
@@ -41,7 +41,49 @@ class CaseNodes:
     uncertainty: Any = None
 
 
-def add_case(scene: Any, cohort: Cohort, case: Case, result_folder: Path | None = None) -> CaseNodes:
+@dataclass(frozen=True, eq=False)
+class ResultFiles:
+    """What the files of a result hold, with the grid in double precision."""
+
+    record: ResultRecord
+    label: LabelMap
+    uncertainty: Volume
+
+
+def read_case(cohort: Cohort, case: Case) -> tuple[Volume, LabelMap | None]:
+    """A case's image, and its label where it is a labelled case. Touches no scene: a thread may do it.
+
+    Raises:
+        CaseError: Where a file cannot be read or lies in another grid.
+    """
+    return read_volume(cohort, case), read_label(cohort, case) if case.label is not None else None
+
+
+def read_result_files(result_folder: Path, classes: tuple[SegmentClass, ...]) -> ResultFiles:
+    """The files of a finished result. Touches no scene: a thread may do it.
+
+    Raises:
+        CaseError: Where a file cannot be read or the files lie in different grids.
+    """
+    record = read_result(result_folder)
+    label = read_label_file(Path(result_folder) / LABELS, classes, case_id=record.case_id)
+    uncertainty = read_image(Path(result_folder) / UNCERTAINTY, case_id=record.case_id)
+    # The record keeps the grid in double precision, the NIfTI files in single precision.
+    return ResultFiles(
+        record,
+        LabelMap(label.array, _same_grid(label.geometry, record, LABELS)),
+        Volume(uncertainty.array, _same_grid(uncertainty.geometry, record, UNCERTAINTY)),
+    )
+
+
+def add_case(
+    scene: Any,
+    cohort: Cohort,
+    case: Case,
+    result_folder: Path | None = None,
+    *,
+    read: tuple[Volume, LabelMap | None] | None = None,
+) -> CaseNodes:
     """Add a case's image, its label where it is a labelled case, and its result where there is one.
 
     Args:
@@ -49,11 +91,12 @@ def add_case(scene: Any, cohort: Cohort, case: Case, result_folder: Path | None 
         cohort: The cohort of the case.
         case: The case. A reference that only scores is not shown.
         result_folder: The case's folder in a job's ``results/``.
+        read: From :func:`read_case`, where the files were read before.
 
     Raises:
         CaseError: Where a file cannot be read or lies in another grid.
     """
-    volume = read_volume(cohort, case)
+    volume, label = read or read_case(cohort, case)
     nodes = CaseNodes(case.id)
     for channel in range(len(volume.array)):
         name = case.id if channel == 0 else f"{case.id} channel {channel + 1}"
@@ -64,8 +107,7 @@ def add_case(scene: Any, cohort: Cohort, case: Case, result_folder: Path | None 
         node.SetAttribute(_CHANNEL, str(channel))
         _file_under(node, case.id, "image")
         nodes.volumes.append(node)
-    if case.label is not None:
-        label = read_label(cohort, case)
+    if label is not None:
         nodes.label = label_to_segmentation_node(label, cohort.classes, nodes.volumes[0], f"{case.id} label")
         _file_under(nodes.label, case.id, "label")
     if result_folder is not None:
@@ -76,13 +118,20 @@ def add_case(scene: Any, cohort: Cohort, case: Case, result_folder: Path | None 
     return nodes
 
 
-def add_result(volume_node: Any, result_folder: Path, classes: tuple[SegmentClass, ...]) -> CaseNodes:
+def add_result(
+    volume_node: Any,
+    result_folder: Path,
+    classes: tuple[SegmentClass, ...],
+    *,
+    read: ResultFiles | None = None,
+) -> CaseNodes:
     """Show a finished result on the volume it was made for, in new nodes beside it in the subject hierarchy.
 
     Args:
         volume_node: The image; it is not touched.
         result_folder: The case's folder in a job's ``results/``.
         classes: The cohort's classes.
+        read: From :func:`read_result_files`, where the files were read before.
 
     Returns:
         The new segmentation and uncertainty nodes; ``volumes`` holds the given node.
@@ -90,14 +139,9 @@ def add_result(volume_node: Any, result_folder: Path, classes: tuple[SegmentClas
     Raises:
         CaseError: Where a file cannot be read, or lies in another grid than the volume: nothing is shown then.
     """
-    record = read_result(result_folder)
-    marks = PseudoLabelMarks.from_provenance(record.case_id, record.provenance)
-    # The record keeps the grid in double precision, the NIfTI files in single precision.
-    label = read_label_file(Path(result_folder) / LABELS, classes, case_id=record.case_id)
-    label = LabelMap(label.array, _same_grid(label.geometry, record, LABELS))
-    uncertainty = read_image(Path(result_folder) / UNCERTAINTY, case_id=record.case_id)
-    uncertainty = Volume(uncertainty.array, _same_grid(uncertainty.geometry, record, UNCERTAINTY))
-
+    files = read or read_result_files(result_folder, classes)
+    label, uncertainty = files.label, files.uncertainty
+    marks = PseudoLabelMarks.from_provenance(files.record.case_id, files.record.provenance)
     name = volume_node.GetName()
     nodes = CaseNodes(marks.case_id, volumes=[volume_node])
     nodes.pseudo_label = label_to_segmentation_node(label, classes, volume_node, f"{name} pseudo-label", marks=marks)

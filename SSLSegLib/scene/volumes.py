@@ -197,6 +197,7 @@ def image_data(array: np.ndarray) -> Any:
     image = vtk.vtkImageData()
     image.SetDimensions(*array.shape[::-1])
     scalars = numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True)
+    scalars.SetName("ImageScalars")  # VTK's own name for them; Slicer's DICOM exporter takes others for no voxels
     image.GetPointData().SetScalars(scalars)
     return image
 

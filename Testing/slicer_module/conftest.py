@@ -15,6 +15,7 @@ for folder in (TESTING, ROOT / "SSLSeg", Path(__file__).resolve().parent):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+from helpers_module import quiet  # noqa: E402
 from slicerhost.fixtures import host, slicer_host  # noqa: E402, F401 - pytest needs the names
 
 
@@ -46,12 +47,6 @@ def loaded(host, panel, inputs):  # noqa: F811
     panel.casesSection.load(inputs.cohort)
     quiet(host, panel)
     return panel
-
-
-def quiet(host, panel, timeout=60):  # noqa: F811
-    """Wait until queued steps are done and the tables have followed."""
-    host.wait_until(lambda: not panel.session.stepper.busy and not panel._quiet.active, timeout)
-    host.process_events()
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,14 @@
 
 import slicer
 
-from SSLSegLib.pseudolabels.storage import load_pseudo_label
+from SSLSegLib.cases.reading import read_label_file
+from SSLSegLib.cases.volume import LabelMap
+from SSLSegLib.cases.writing import write_label
+from SSLSegLib.pseudolabels.storage import load_pseudo_label, read_result
+from SSLSegLib.selftraining.folders import WorkFolder
+from SSLSegLib.selftraining.report import RoundReport, write_report
 
-__all__ = ["results_of", "segment_masks", "texts"]
+__all__ = ["plot_curves", "quiet", "results_of", "segment_masks", "texts", "write_rounds"]
 
 
 def texts(table):
@@ -27,3 +32,48 @@ def segment_masks(node, volume):
         ).copy()
         for name in names
     }
+
+
+def quiet(host, panel, timeout=60):
+    """Wait until queued steps are done and the tables have followed."""
+    host.wait_until(lambda: not panel.session.stepper.busy and not panel._quiet.active, timeout)
+    host.process_events()
+
+
+def plot_curves():
+    """Series name -> its points, of the one training chart in the scene."""
+    chart = slicer.util.getNode("SSLSeg training")
+    found = {}
+    for index in range(chart.GetNumberOfPlotSeriesNodes()):
+        series = chart.GetNthPlotSeriesNode(index)
+        table = series.GetTableNode()
+        columns = [slicer.util.arrayFromTableColumn(table, column) for column in ("x", series.GetYColumnName())]
+        found[series.GetName()] = list(zip(*(column.tolist() for column in columns), strict=True))
+    return found
+
+
+def write_rounds(job, count, cases):
+    """What rounds of self-training leave, without the training: round N has the label N in its first voxel."""
+    work = WorkFolder(job / "selftraining")
+    for number in range(1, count + 1):
+        target = work.round(number)
+        for case in cases:
+            record = read_result(job / "results" / case)
+            label = read_label_file(job / "results" / case / "labels.nii.gz", record.classes)
+            array = label.array.copy()
+            array[0, 0, 0] = number
+            path = target.predictions / f"{case}.nii.gz"
+            write_label(path, LabelMap(array, record.geometry), record.classes, reference=record.geometry)
+        report = RoundReport(
+            name=f"round {number}",
+            configuration="2d",
+            labelled=("c0", "c1"),
+            trained=cases,
+            left_out={},
+            folds={0: cases},
+            checkpoints={},
+            agreement=0.8 + number / 20,
+            changes={},
+            seconds=10.0,
+        )
+        write_report(target.report, report)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import slicer
-from helpers_module import results_of
+from helpers_module import results_of, segment_masks
+from slicerhost.extension_fakes import install_dicom_fake, remove_extension_fakes
 
 from SSLSegLib.cases.reading import read_image, read_label_file
 from SSLSegLib.errors import SSLSegError
@@ -56,19 +57,75 @@ def test_nothing_to_export_is_said_by_the_button(reviewing):
     assert "accepted and corrected" in reviewing.ui.exportButton.toolTip
 
 
+DICOM = {"nifti": False, "segmentation": False, "dicom": True, "manifest": False}
+
+
+@pytest.fixture
+def dicom(reviewing):
+    """The scans as if they came from a DICOM database, and a fake of Slicer's exporter."""
+    for case in reviewing.session.cases:
+        case.volume.SetAttribute("DICOM.instanceUIDs", f"1.2.{case.id}.1 1.2.{case.id}.2")
+    yield install_dicom_fake(tuple(f"1.2.{name}.{number}" for name in ("c2", "c3") for number in (1, 2)))
+    remove_extension_fakes()
+
+
 def test_dicom_is_refused_for_scans_that_are_not_from_dicom(reviewing, tmp_path):
+    install_dicom_fake(())
     accept_first(reviewing)
-    with pytest.raises(SSLSegError, match="DICOM SEG"):
-        export(reviewing, tmp_path / "out", nifti=False, segmentation=False, dicom=True, manifest=False)
+    with pytest.raises(SSLSegError, match="not loaded from DICOM"):
+        export(reviewing, tmp_path / "out", **DICOM)
+    remove_extension_fakes()
 
 
-def test_exported_segments_name_the_algorithm_for_dicom(reviewing):
+def test_a_slicer_without_exporter_is_told(reviewing, tmp_path):
+    accept_first(reviewing)
+    with pytest.raises(SSLSegError, match=r"Slicer 5\.12"):
+        export(reviewing, tmp_path / "out", **DICOM)
+
+
+def test_accepted_cases_go_through_slicers_dicom_exporter_with_algorithm_and_codes(dicom, reviewing, tmp_path):
     case = accept_first(reviewing)
-    from SSLSegLib.scene.marks import get_tag
+    assert export(reviewing, tmp_path / "out", **DICOM) == [tmp_path / "out" / f"{case.id}.SEG.dcm"]
+    ((name, segments, metadata),) = dicom.exports
+    assert name == f"{case.id}.SEG.dcm"
+    assert [(kind, label) for label, kind, _algorithm in segments] == [
+        ("AUTOMATIC", label) for label, mask in segment_masks(case.result, case.volume).items() if mask.any()
+    ]
+    assert all(algorithm.startswith("TFFS-MedSAM2") for _label, _kind, algorithm in segments)
+    assert metadata == {"SeriesDescription": f"SSLSeg {case.id}"}
 
-    segment = case.result.GetSegmentation().GetNthSegment(0)
-    assert get_tag(segment, "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
-    assert get_tag(segment, "DICOM.SegmentAlgorithmName").startswith("TFFS-MedSAM2")
+
+def test_a_class_that_was_not_found_is_left_out_of_dicom(dicom, reviewing, tmp_path):
+    case = accept_first(reviewing)
+    segmentation = case.result.GetSegmentation()
+    empty = segmentation.GetSegmentIdBySegmentName("class 1")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        np.zeros(slicer.util.arrayFromVolume(case.volume).shape, np.uint8), case.result, empty, case.volume
+    )
+    segmentation.CollapseBinaryLabelmaps()
+    export(reviewing, tmp_path / "out", **DICOM)
+    assert [label for label, _kind, _algorithm in dicom.exports[0][1]] == ["class 2"]
+
+
+def test_a_corrected_label_is_told_as_drawn_with_a_person(dicom, reviewing, tmp_path):
+    case = accept_first(reviewing)
+    from SSLSegPanel import review
+
+    review.begin_correction(case)
+    review.finish_correction(case)
+    export(reviewing, tmp_path / "out", **DICOM)
+    assert {kind for _label, kind, _algorithm in dicom.exports[0][1]} == {"SEMIAUTOMATIC"}
+
+
+def test_dicom_files_that_left_the_database_and_words_of_the_exporter_are_told(dicom, reviewing, tmp_path):
+    case = accept_first(reviewing)
+    dicom.fails_with = RuntimeError("itkimage2segimage failed:\nERROR: no such tag")
+    with pytest.raises(SSLSegError, match="no such tag"):
+        export(reviewing, tmp_path / "out", **DICOM)
+    case.volume.SetAttribute("DICOM.instanceUIDs", "1.2.gone")
+    with pytest.raises(SSLSegError, match="Import them again"):
+        export(reviewing, tmp_path / "out", **DICOM)
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_results_lie_beside_their_volume_in_the_subject_hierarchy(reviewing):

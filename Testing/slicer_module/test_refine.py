@@ -1,101 +1,123 @@
+"""Refinement, with written rounds in place of trained ones; test_training.py trains for real."""
+
 import shutil
 
 import numpy as np
 import pytest
 import slicer
-from helpers_module import segment_masks, texts
+from helpers_module import plot_curves, quiet, segment_masks, texts, write_rounds
 
 from SSLSegLib.cases.reading import read_label_file
-from SSLSegLib.cases.volume import LabelMap
-from SSLSegLib.cases.writing import write_label
 from SSLSegLib.jobs.folder import Job
+from SSLSegLib.pseudolabels.review import load_review
 from SSLSegLib.pseudolabels.storage import read_result
-from SSLSegLib.selftraining.folders import WorkFolder
-from SSLSegLib.selftraining.report import RoundReport, write_report
 
 CASES = ("c2", "c3")
 
 
-def write_rounds(job, count):
-    """What rounds of self-training leave, without the training: round N has the label N in its first voxel."""
-    work = WorkFolder(job / "selftraining")
-    for number in range(1, count + 1):
-        target = work.round(number)
-        for case in CASES:
-            record = read_result(job / "results" / case)
-            label = read_label_file(job / "results" / case / "labels.nii.gz", record.classes)
-            array = label.array.copy()
-            array[0, 0, 0] = number
-            path = target.predictions / f"{case}.nii.gz"
-            write_label(path, LabelMap(array, record.geometry), record.classes, reference=record.geometry)
-        report = RoundReport(
-            name=f"round {number}",
-            configuration="2d",
-            labelled=("c0", "c1"),
-            trained=CASES,
-            left_out={},
-            folds={0: CASES},
-            checkpoints={},
-            agreement=0.8 + number / 20,
-            changes={},
-            seconds=10.0,
-        )
-        write_report(target.report, report)
-
-
 @pytest.fixture
 def refined(host, finished_job, reviewing):
-    write_rounds(finished_job, 2)
+    write_rounds(finished_job, 2, CASES)
     reviewing.session.run_changed.emit()
     return reviewing
 
 
-def test_finished_rounds_are_listed_with_their_agreement(refined):
-    assert [row[0] for row in texts(refined.ui.roundsTable)] == ["round 1", "round 2"]
-    assert [row[2] for row in texts(refined.ui.roundsTable)] == ["0.850", "0.900"]
+def load(host, panel, row):
+    panel.ui.roundsTable.selectRow(row)
+    panel.ui.loadRoundButton.click()
+    quiet(host, panel)
 
 
-def test_a_rounds_labels_replace_unreviewed_ones_only(refined):
+def first_voxel(case):
+    """The class in the first voxel of what a case shows: written rounds have their number there."""
+    masks = segment_masks(case.result, case.volume)
+    return next((int(name[-1]) for name, mask in masks.items() if mask[0, 0, 0]), 0)
+
+
+def test_the_history_begins_with_the_pseudo_labels_and_lists_rounds_with_their_agreement(refined):
+    rows = texts(refined.ui.roundsTable)
+    assert [row[0] for row in rows] == ["Pseudo-labels", "Round 1", "Round 2"]
+    assert [row[2] for row in rows] == ["", "0.850", "0.900"]
+
+
+def test_a_rounds_labels_replace_unreviewed_ones_only(host, refined):
     refined.ui.resultsTable.selectRow(0)
     kept = refined.resultsSection.current()
     refined.ui.acceptButton.click()
     before = segment_masks(kept.result, kept.volume)
-    refined.ui.roundsTable.selectRow(1)
-    refined.ui.loadRoundButton.click()
+    load(host, refined, 2)
     other = next(case for case in refined.session.cases if case.id in CASES and case.id != kept.id)
-    assert segment_masks(other.result, other.volume)["class 2"][0, 0, 0] == 1
+    assert first_voxel(other) == 2
     after = segment_masks(kept.result, kept.volume)
     assert all(np.array_equal(after[name], before[name]) for name in before)
     assert "1 cases" in refined.ui.refineStatusLabel.text
 
 
-def test_an_accepted_label_of_a_round_is_kept_as_the_label_to_train_on(refined, finished_job):
-    refined.ui.roundsTable.selectRow(1)
-    refined.ui.loadRoundButton.click()
+def test_the_pseudo_labels_can_be_shown_again(host, refined):
+    case = refined.session.cases.find("c2")
+    before = segment_masks(case.result, case.volume)
+    load(host, refined, 1)
+    assert first_voxel(case) == 1
+    load(host, refined, 0)
+    after = segment_masks(case.result, case.volume)
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+    assert case.uncertainty is not None
+
+
+def test_an_accepted_label_of_a_round_is_kept_as_the_label_to_train_on(host, refined, finished_job):
+    load(host, refined, 2)
     refined.ui.resultsTable.selectRow(0)
     case = refined.resultsSection.current()
     refined.ui.acceptButton.click()
     folder = finished_job / "results" / case.id
     kept = read_label_file(folder / "corrected.nii.gz", read_result(folder).classes)
     assert kept.array[0, 0, 0] == 2
-    from SSLSegLib.pseudolabels.review import load_review
-
     assert load_review(folder).state == "corrected"
 
 
-def test_rolling_back_keeps_the_files_of_the_undone_round(refined, finished_job):
+def test_rolling_back_keeps_the_files_and_shows_the_labels_of_the_round_it_goes_back_to(host, refined, finished_job):
+    load(host, refined, 2)
+    refined.ui.roundsTable.selectRow(1)
+    refined.ui.rollBackButton.click()
+    quiet(host, refined)
+    assert [row[0] for row in texts(refined.ui.roundsTable)] == ["Pseudo-labels", "Round 1"]
+    assert len(list((finished_job / "selftraining" / "reverted").iterdir())) == 1
+    assert first_voxel(refined.session.cases.find("c2")) == 1
+
+
+def test_all_rounds_can_be_undone(host, refined, finished_job):
     refined.ui.roundsTable.selectRow(0)
     refined.ui.rollBackButton.click()
-    assert [row[0] for row in texts(refined.ui.roundsTable)] == ["round 1"]
-    assert len(list((finished_job / "selftraining" / "reverted").iterdir())) == 1
+    assert refined.ui.roundsTable.rowCount == 0
+    assert len(list((finished_job / "selftraining" / "reverted").iterdir())) == 2
 
 
-def test_loss_and_agreement_are_plotted_in_the_scene(refined):
+def test_the_last_round_has_nothing_after_it_to_undo_and_says_so(refined):
+    refined.ui.roundsTable.selectRow(2)
+    assert not refined.ui.rollBackButton.enabled
+    assert "no later round" in refined.ui.rollBackButton.toolTip
+
+
+def test_agreement_is_plotted_once_however_often_it_is_asked_for(refined):
     refined.ui.plotButton.click()
-    charts = slicer.util.getNodesByClass("vtkMRMLPlotChartNode")
-    assert [chart.GetName() for chart in charts] == ["Agreement between rounds"]
-    table = slicer.util.getNodesByClass("vtkMRMLTableNode")[0]
-    assert table.GetNumberOfRows() == 2
+    refined.ui.plotButton.click()
+    assert len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")) == 1
+    (points,) = plot_curves().values()
+    assert points == [(1, pytest.approx(0.85)), (2, pytest.approx(0.9))]
+
+
+def test_curves_are_means_over_the_folds_at_the_epoch_of_all_rounds(refined):
+    from SSLSegPanel.training_plot import curves
+
+    def epoch(round_, fold, number, loss):
+        return {"round": f"round {round_}", "fold": fold, "epoch": number, "epochs": 2, "train_loss": loss}
+
+    metrics = [epoch(1, 0, 1, 0.4), epoch(1, 1, 1, 0.6), epoch(1, 0, 2, 0.2)]
+    metrics += [{"round": "round 1", "agreement": 0.8}, epoch(2, 0, 1, 0.1)]
+    assert curves(metrics) == {
+        "Training loss": [(1, pytest.approx(0.5)), (2, 0.2), (3, 0.1)],
+        "Agreement with the labels before": [(2, 0.8)],
+    }
 
 
 def test_refinement_is_described_as_a_job_beside_the_run(refined, finished_job):
@@ -103,11 +125,48 @@ def test_refinement_is_described_as_a_job_beside_the_run(refined, finished_job):
     assert Job.open(job.folder).manifest.kind == "selftraining"
     assert job.folder.parent == finished_job.parent
     assert job.manifest.parameters["job"] == str(finished_job)
+    assert refined.logic.prepareRefinement(refined.session.run, preset="quick", rounds=1).folder == job.folder
     shutil.rmtree(job.folder)
+
+
+def test_other_options_for_a_job_of_that_name_get_a_folder_of_their_own(refined, monkeypatch):
+    first = refined.logic.prepareRefinement(refined.session.run, preset="quick", rounds=1)
+    monkeypatch.setattr(refined.logic, "_device", lambda: "cpu")
+    second = refined.logic.prepareRefinement(refined.session.run, preset="quick", rounds=1)
+    assert second.folder != first.folder
+    assert second.manifest.parameters["device"] == "cpu"
+
+
+def test_a_preset_that_cannot_go_on_with_the_rounds_there_keeps_them_aside_when_told_to(
+    refined, finished_job, monkeypatch
+):
+    from SSLSegPanel import refinement
+    from SSLSegPanel.job_run import JobRun
+
+    from SSLSegLib.files import write_json
+    from SSLSegLib.selftraining.options import SelfTrainingOptions
+
+    settings = {"options": SelfTrainingOptions.of("standard").what()}
+    write_json(finished_job / "selftraining" / "settings.json", settings)
+    run = refined.session.run
+    assert refinement.other_training(run, "quick")
+    assert not refinement.other_training(run, "standard")
+    asked, started = [], []
+    monkeypatch.setattr(JobRun, "start", lambda self, **_: started.append(self))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_: asked.append(text))  # declined
+    refined.ui.refineButton.click()
+    assert "other options" in asked[0]
+    assert not started
+    assert refined.ui.roundsTable.rowCount == 3
+    kept = refinement.set_aside(run)
+    assert (kept / "rounds" / "2" / "round.json").is_file()
+    assert not refinement.other_training(run, "quick")
 
 
 def test_refinement_says_what_it_needs_before_a_run(panel):
     assert not panel.ui.refineButton.enabled
     assert "starts from a finished run" in panel.ui.refineLabel.text
+    assert "starts from a finished run" in panel.ui.refineButton.toolTip
     assert not panel.ui.applyModelButton.enabled
-    assert "refine first" in panel.ui.applyModelButton.toolTip
+    assert "refine by self-training first" in panel.ui.applyModelButton.toolTip
+    assert not panel.ui.attachButton.enabled
