@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -10,9 +11,11 @@ from SSLSegLib.cases.cohort import Case, Cohort
 from SSLSegLib.cases.intensities import to_display_range
 from SSLSegLib.cases.reading import read_label, read_volume
 from SSLSegLib.progress import Progress, silent
+from SSLSegLib.pseudolabels.review import CORRECTED_LABEL, ReviewState, load_review
+from SSLSegLib.pseudolabels.storage import LABELS, RESULT
 from SSLSegLib.vessa.pictures import picture_of
 
-__all__ = ["CohortSlices", "LabelledSlice", "LabelledSlices", "StoredSlices"]
+__all__ = ["CohortSlices", "LabelledSlice", "LabelledSlices", "StoredSlices", "accepted_cases"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +118,26 @@ class CohortSlices(StoredSlices):
                     masks.append(there)
             progress("progress", stage="Reading labelled cases", done=number + 1, total=len(chosen), case=case.id)
         super().__init__(entries, pictures, masks)
+
+
+def accepted_cases(cohort: Cohort, job: Path | str) -> list[Case]:
+    """Unlabelled cases that a person has accepted or corrected, as labelled ones with that label.
+
+    A decision on a label map that has changed since counts no more.
+
+    Args:
+        cohort: Theirs.
+        job: Folder of a pseudo-labelling job, or its ``results`` folder.
+    """
+    results = Path(job) / "results" if (Path(job) / "results").is_dir() else Path(job)
+    files = {ReviewState.ACCEPTED: LABELS, ReviewState.CORRECTED: CORRECTED_LABEL}
+    found = []
+    for case in cohort.unlabelled:
+        folder = results / case.id
+        if not (folder / RESULT).is_file():
+            continue
+        review = load_review(folder)
+        if review.state in files and not review.is_stale(folder):
+            label = str((folder / files[review.state]).absolute())
+            found.append(case.model_copy(update={"role": "labelled", "label": label, "reference": None}))
+    return found

@@ -1,0 +1,289 @@
+"""``vessa bank``, ``vessa train``, ``vessa segment``: VESSA's template bank, stage 1 and its use on a cohort."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from SSLSegLib.commands.shared import (
+    BUNDLED,
+    CohortArgument,
+    DeviceOption,
+    KeepAllOption,
+    ResampleOption,
+    SeedOption,
+    ThreadsOption,
+    console,
+    load_checked_cohort,
+)
+
+if TYPE_CHECKING:
+    from SSLSegLib.vessa.configuration import LanguageConfiguration
+    from SSLSegLib.vessa.features import Features
+    from SSLSegLib.vessa.slices import LabelledSlices
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="VESSA: template-guided segmentation with a vision-language model and SAM2's memory.", no_args_is_help=True
+)
+
+WITHOUT_VLM = (
+    "No trained VESSA was named: templates speak through SAM2's memory alone ('without VLM'). "
+    "There are no public VESSA weights; train your own with `vessa train`."
+)
+
+ModelOption = Annotated[
+    Path | None, typer.Option(help="Folder of a trained VESSA. Without it: --sam2 in the mode 'without VLM'.")
+]
+Sam2Option = Annotated[str, typer.Option(help="SAM2 or MedSAM2 weights: name in the catalogue, or path of a file.")]
+DinoOption = Annotated[
+    Path | None, typer.Option(help="DINOv2 weights to find templates by. Default: features of the SAM2 that is used.")
+]
+
+
+class Templates(StrEnum):
+    """Which candidates count."""
+
+    mean = "mean"
+    sample = "sample"
+    best = "best"
+
+
+class LanguageSize(StrEnum):
+    """Language models."""
+
+    none = "none"
+    tiny = "tiny"
+    two = "2B"
+    four = "4B"
+    eight = "8B"
+
+
+@app.command()
+def bank(
+    cohort: CohortArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bank.")],
+    model: ModelOption = None,
+    sam2: Sam2Option = BUNDLED,
+    dino: DinoOption = None,
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="Slices for each class, evenly spread. Default: all that hold one.")
+    ] = None,
+    accepted: Annotated[
+        Path | None, typer.Option(help="A pseudo-labelling job: its accepted and corrected cases join the bank.")
+    ] = None,
+    device: DeviceOption = "auto",
+    resample_labels: ResampleOption = False,
+) -> None:
+    """Make a template bank of the labelled cases of a cohort, or let the bank in that folder grow."""
+    from SSLSegLib.jobs.vessa import load_parts
+    from SSLSegLib.vessa.slices import CohortSlices
+    from SSLSegLib.vessa.templates import BANK, TemplateBank, chosen_slices
+
+    checked = load_checked_cohort(cohort, resample_labels=resample_labels, unlabelled=0)
+    _, features = load_parts(model, sam2, dino, device, language=False)
+    with console.status("Reading labelled cases"):
+        slices = CohortSlices(checked)
+        made = TemplateBank.of(slices, features, chosen_slices(slices, per_class))
+        if accepted is not None:
+            made = _with_accepted(made, checked, accepted, features, per_class)
+        if (out / BANK).is_file():
+            made = TemplateBank.load(out).grown(made)
+        made.save(out)
+    held = {name: sum(name in each.targets for each in made.templates) for name in _names(checked)}
+    shown = ", ".join(f"{name} in {count}" for name, count in held.items())
+    console.print(f"{len(made)} templates ({shown}): {out}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def segment(
+    cohort: CohortArgument,
+    templates: Annotated[Path, typer.Option("--bank", help="Folder of the template bank (see `vessa bank`).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")],
+    model: ModelOption = None,
+    sam2: Sam2Option = BUNDLED,
+    without_vlm: Annotated[
+        bool, typer.Option("--without-vlm", help="Run a trained VESSA without its language model.")
+    ] = False,
+    dino: DinoOption = None,
+    use: Annotated[
+        Templates, typer.Option(help="mean over the candidates, one sampled as in the paper, or the best.")
+    ] = Templates.mean,
+    top: Annotated[int, typer.Option(min=1, help="Candidates.")] = 3,
+    position_weight: Annotated[
+        float, typer.Option(min=0, help="How much a template of another level of the body counts less.")
+    ] = 0.0,
+    named: Annotated[bool, typer.Option("--named", help="Tell the language model the class's name.")] = False,
+    threshold: Annotated[float, typer.Option(min=0.01, max=0.99, help="Foreground above this probability.")] = 0.5,
+    keep_all_components: KeepAllOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 42,
+    threads: ThreadsOption = None,
+    resample_labels: ResampleOption = False,
+    report: Annotated[bool, typer.Option(help="Write tables and pictures.")] = True,
+    scene: Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")] = True,
+) -> None:
+    """Pseudo-label every unlabelled case of a cohort by VESSA."""
+    from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.vessa import vessa_manifest
+    from SSLSegLib.vessa.options import VessaOptions
+
+    options = VessaOptions(
+        templates=use.value,
+        top=top,
+        position_weight=position_weight,
+        named=named,
+        threshold=threshold,
+        largest_component=not keep_all_components,
+    )
+    if model is None:
+        console.print(WITHOUT_VLM, style="yellow", highlight=False)
+    checked = load_checked_cohort(cohort, resample_labels=resample_labels, output=out)
+    manifest = vessa_manifest(
+        checked,
+        templates,
+        options,
+        model=model,
+        language=not without_vlm,
+        sam2=sam2 if model is None else None,
+        dino=dino,
+        seed=seed,
+        device=device,
+        threads=threads,
+        report=report,
+        scene=scene,
+    )
+    job = Job.create(out, manifest)
+    run_in_terminal(job, checked=True)
+    print_outputs(job)
+
+
+@app.command()
+def train(
+    data: Annotated[
+        list[Path], typer.Argument(help="cohort.json files or folders, or folders of BiomedParseData datasets.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the training; one that was begun is resumed.")],
+    sam2: Sam2Option = BUNDLED,
+    language: Annotated[
+        LanguageSize,
+        typer.Option(help="Size of Qwen3-VL; tiny: random, for trying out on a CPU; none: the ablation without VLM."),
+    ] = LanguageSize.four,
+    language_from: Annotated[
+        Path | None, typer.Option(help="Folder with the language model's files, instead of the hub.")
+    ] = None,
+    without_memory: Annotated[
+        bool, typer.Option("--without-memory", help="The ablation without SAM2's memory.")
+    ] = False,
+    dino: DinoOption = None,
+    download: Annotated[bool, typer.Option("--download", help="Allow the language model to be downloaded.")] = False,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Datasets to leave out. Default: ACDC and AbdomenCT-1K.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates. Default: 10,000.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pairs a step and device. Default: 2.")] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="Steps an update. Default: 4.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="Default: 4e-5.")] = None,
+    bank_part: Annotated[
+        float | None, typer.Option(min=0.001, max=0.9, help="Subjects for the template bank. Default: 0.05.")
+    ] = None,
+    validate_every: Annotated[int | None, typer.Option(min=1, help="Updates. Default: 500.")] = None,
+    float32: Annotated[bool, typer.Option("--float32", help="No mixed precision.")] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
+    seed: SeedOption = 42,
+) -> None:
+    """Train VESSA (stage 1). On several GPUs: accelerate launch -m SSLSegLib vessa train ..."""
+    from SSLSegLib.jobs.vessa import load_parts
+    from SSLSegLib.vessa.configuration import VessaConfiguration
+    from SSLSegLib.vessa.data import EXCLUDED
+    from SSLSegLib.vessa.model import build_vessa
+    from SSLSegLib.vessa.options import TrainingOptions
+    from SSLSegLib.vessa.train import StageOne, prepare_data
+    from SSLSegLib.weights.loading import load_sam2
+
+    given = {
+        "steps": steps,
+        "batch": batch,
+        "accumulate": accumulate,
+        "learning_rate": learning_rate,
+        "bank_part": bank_part,
+        "validate_every": validate_every,
+        "precision": "float32" if float32 else None,
+    }
+    options = TrainingOptions(seed=seed, **{name: value for name, value in given.items() if value is not None})
+    slices = _training_slices(data, tuple(exclude) if exclude is not None else EXCLUDED)
+    loaded = load_sam2(sam2, "cpu")
+    configuration = VessaConfiguration(
+        sam2=loaded.configuration, language=_language(language, language_from), memory=not without_memory
+    )
+    vessa = build_vessa(configuration, sam2=loaded.model, seed=seed, download=download)
+    _, features = load_parts(None, sam2, dino, "cpu", language=False)
+    with console.status("Indexing the template bank"):
+        prepared = prepare_data(slices, features, options)
+    trainer = StageOne(out, vessa, prepared, options, progress=_Lines(options.steps), cpu=cpu)
+    best = trainer.run()
+    console.print(f"Best validation Dice {best:.3f}. Model: {out / 'model'}", soft_wrap=True, highlight=False)
+
+
+def _training_slices(data: list[Path], exclude: tuple[str, ...]) -> "LabelledSlices":
+    from SSLSegLib.vessa.data import BiomedParseSlices, Joined, find_datasets
+    from SSLSegLib.vessa.slices import CohortSlices
+
+    sources: list[Any] = []
+    for path in data:
+        if path.suffix == ".json" or (path / "cohort.json").is_file():
+            sources.append(CohortSlices(load_checked_cohort(path, labelled=3, unlabelled=0)))
+        else:
+            sources += [BiomedParseSlices(folder) for folder in find_datasets(path, exclude=exclude)]
+    return Joined(sources)
+
+
+def _language(size: LanguageSize, folder: Path | None) -> "LanguageConfiguration | None":
+    from SSLSegLib.vessa.configuration import QWEN3_VL, LanguageConfiguration, tiny_language
+
+    if folder is not None:
+        return LanguageConfiguration(source=str(folder.absolute()))
+    if size == LanguageSize.none:
+        return None
+    if size == LanguageSize.tiny:
+        return tiny_language()
+    return LanguageConfiguration(source=QWEN3_VL[size.value])
+
+
+def _with_accepted(made: Any, cohort: Any, job: Path, features: "Features", per_class: int | None) -> Any:
+    """The bank, and slices of the cases of a job whose labels a person has accepted or corrected."""
+    from SSLSegLib.vessa.slices import CohortSlices, accepted_cases
+    from SSLSegLib.vessa.templates import TemplateBank, chosen_slices
+
+    cases = accepted_cases(cohort, job)
+    if not cases:
+        console.print(f"No case of {job} has been accepted or corrected.", style="yellow", highlight=False)
+        return made
+    slices = CohortSlices(cohort, cases)
+    return made.grown(TemplateBank.of(slices, features, chosen_slices(slices, per_class), origin="accepted"))
+
+
+def _names(cohort: Any) -> list[str]:
+    return [each.name for each in cohort.classes]
+
+
+class _Lines:
+    """A progress listener that prints now and then."""
+
+    def __init__(self, steps: int) -> None:
+        self.every, self.told = max(1, steps // 10), 0
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        if event == "stage":
+            console.print(fields["stage"], highlight=False)
+        elif event == "metric" and (fields["step"] >= self.told + self.every or "validation_dice" in fields):
+            self.told = fields["step"]
+            validated = f", validation Dice {fields['validation_dice']:.3f}" if "validation_dice" in fields else ""
+            console.print(
+                f"  step {fields['step']} of {fields['steps']}: loss {fields['loss']:.3f} (Dice term "
+                f"{fields['dice']:.3f}){validated}",
+                highlight=False,
+            )

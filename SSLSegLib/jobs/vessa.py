@@ -1,0 +1,202 @@
+"""A job that pseudo-labels the unlabelled cases of a cohort by VESSA from a template bank."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.errors import CohortError, JobError
+from SSLSegLib.jobs import tffs
+from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.inputs import cohort_inputs, with_absolute_paths
+from SSLSegLib.jobs.kinds import JobKind
+from SSLSegLib.jobs.manifest import InputFile, Manifest
+from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
+from SSLSegLib.jobs.tffs import result_sink, threads_here
+from SSLSegLib.progress import Progress
+from SSLSegLib.vessa.options import VessaOptions
+
+if TYPE_CHECKING:
+    from SSLSegLib.vessa.features import Features
+    from SSLSegLib.vessa.saving import LoadedVessa
+
+__all__ = ["KIND", "VessaParameters", "load_parts", "vessa_manifest"]
+
+
+class VessaParameters(BaseModel):
+    """Parameters of a ``vessa`` manifest.
+
+    Args:
+        cohort: A cohort as in ``cohort.json``, with absolute paths.
+        bank: Folder of the template bank.
+        bank_fingerprint: Of its content when the manifest was made.
+        model: Folder of a trained VESSA; None: the mode "without VLM" on ``sam2``.
+        language: False: a trained VESSA without its language model.
+        sam2: Name in the catalogue or path of a file, where there is no ``model``.
+        dino: DINOv2 file that the bank was indexed by; None: SAM2's own features.
+        options: Of the segmentation.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        threads: On the CPU.
+        report: Write tables and pictures.
+        scene: Write an MRML scene where a Slicer is at hand.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cohort: dict[str, Any]
+    bank: str
+    bank_fingerprint: str
+    model: str | None = None
+    language: bool = True
+    sam2: str | None = None
+    dino: str | None = None
+    options: VessaOptions = VessaOptions()
+    device: str = "auto"
+    threads: int = Field(default=1, ge=1, le=1024)
+    report: bool = True
+    scene: bool = True
+
+    def loaded_cohort(self) -> Cohort:
+        """The cohort as an object.
+
+        Raises:
+            CohortError: It is not a valid cohort.
+        """
+        return Cohort.from_dict(self.cohort, Path.cwd())
+
+
+def vessa_manifest(
+    cohort: Cohort,
+    bank: Path,
+    options: VessaOptions,
+    *,
+    model: Path | None = None,
+    language: bool = True,
+    sam2: str | None = None,
+    dino: Path | None = None,
+    seed: int = 42,
+    device: str = "auto",
+    threads: int | None = None,
+    report: bool = True,
+    scene: bool = True,
+) -> Manifest:
+    """Write down a run: its files with their checksums, parameters, seed and software.
+
+    Args:
+        cohort: Labelled cases and unlabelled ones.
+        bank: Folder of the template bank.
+        options: Of the segmentation.
+        model, language, sam2, dino, device, threads, report, scene: See :class:`VessaParameters`.
+        seed: Everything random follows from it.
+
+    Raises:
+        SSLSegError: Bank, weights or files of a case are missing.
+    """
+    from SSLSegLib.vessa.saving import RECORD
+    from SSLSegLib.vessa.templates import BANK, TemplateBank
+
+    if (model is None) == (sam2 is None):
+        raise CohortError("A VESSA job needs either a trained VESSA or SAM2 weights.", remedy="Give one of the two.")
+    inputs = {"bank": InputFile.of(bank / BANK)} if (bank / BANK).is_file() else {}
+    parameters = VessaParameters(
+        cohort=with_absolute_paths(cohort).to_dict(),
+        bank=str(bank.absolute()),
+        bank_fingerprint=TemplateBank.load(bank).fingerprint(),
+        model=None if model is None else str(model.absolute()),
+        language=language,
+        sam2=sam2,
+        dino=None if dino is None else str(dino.absolute()),
+        options=options,
+        device=device,
+        threads=threads or threads_here(),
+        report=report,
+        scene=scene,
+    )
+    inputs["weights"] = InputFile.of(_weights_file(sam2) if model is None else model / RECORD)
+    if dino is not None:
+        inputs["dino"] = InputFile.of(dino)
+    return Manifest(
+        kind="vessa",
+        seed=seed,
+        parameters=parameters.model_dump(mode="json"),
+        inputs={**inputs, **cohort_inputs(cohort)},
+    )
+
+
+def load_parts(
+    model: str | Path | None, sam2: str | None, dino: str | Path | None, device: str, *, language: bool = True
+) -> "tuple[LoadedVessa, Features]":
+    """The model, and the features that templates are found by.
+
+    Raises:
+        WeightsError: Something is missing, damaged or does not fit.
+    """
+    from SSLSegLib.vessa.features import Sam2Features, dino_features
+    from SSLSegLib.vessa.saving import load_vessa, without_language
+    from SSLSegLib.vessa.segment import vessa_features_name
+
+    vessa = without_language(sam2, device) if model is None else load_vessa(model, device, language=language)
+    if dino is not None:
+        return vessa, dino_features(dino, device=vessa.device)
+    return vessa, Sam2Features(vessa.model.segmenter.sam2, vessa_features_name(vessa))
+
+
+def run(job: Job, progress: Progress) -> None:
+    """Pseudo-label what is not finished yet, then write the report and the scene."""
+    parameters: VessaParameters = job.manifest.checked_parameters()
+    cohort = parameters.loaded_cohort()
+    case_ids = [case.id for case in cohort.unlabelled]
+    finished = job.finished(case_ids)
+    progress("cases", done=len(finished), total=len(case_ids))
+    for case_id in finished:
+        progress("result", case=case_id, resumed=True)
+    report, scene = job.report / "report.html", job.folder / "scene.mrb"
+    if len(finished) < len(case_ids):
+        for outdated in (report, scene):
+            outdated.unlink(missing_ok=True)
+        _segment(job, parameters, cohort, finished, progress)
+    if parameters.report and not report.exists():
+        write_job_report(job, cohort, progress)
+    if parameters.scene and not scene.exists():
+        write_job_scene(job, cohort, progress)
+
+
+def _segment(job: Job, parameters: VessaParameters, cohort: Cohort, finished: list[str], progress: Progress) -> None:
+    import torch
+
+    from SSLSegLib.vessa.segment import segment_cohort
+    from SSLSegLib.vessa.templates import TemplateBank
+
+    bank = TemplateBank.load(Path(parameters.bank))
+    if bank.fingerprint() != parameters.bank_fingerprint:
+        raise JobError(
+            "The template bank has changed since the job was made.",
+            remedy="Restore it, or start a new job in another folder.",
+        )
+    torch.set_num_threads(parameters.threads)
+    progress("stage", stage="Loading the weights", total=None)
+    vessa, features = load_parts(
+        parameters.model, parameters.sam2, parameters.dino, parameters.device, language=parameters.language
+    )
+    progress("device", device=str(vessa.device), outcome=vessa.device_outcome)
+    segment_cohort(
+        cohort,
+        vessa,
+        bank,
+        parameters.options,
+        seed=job.manifest.seed,
+        sink=result_sink(job, cohort, finished, progress),
+        features=features,
+        progress=progress,
+        skip=finished,
+    )
+
+
+def _weights_file(sam2: str | None) -> Path:
+    from SSLSegLib.weights.store import find_weights
+
+    return Path(sam2) if Path(sam2).is_file() else find_weights(sam2)
+
+
+KIND = JobKind("vessa", VessaParameters, tffs.preflight, run)

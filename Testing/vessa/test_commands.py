@@ -1,0 +1,85 @@
+"""``vessa bank``, ``segment`` and ``train`` from the command line, on real files with tiny weights."""
+
+import json
+
+import pytest
+from tiny import make_cohort
+from tiny_vessa import SAM2, tiny_sam2
+from typer.testing import CliRunner
+
+from SSLSegLib.__main__ import app
+from SSLSegLib.pseudolabels.storage import is_complete, read_result
+from SSLSegLib.vessa.templates import TemplateBank
+from SSLSegLib.weights.saving import save_sam2
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return make_cohort(tmp_path_factory.mktemp("cohort"), labelled=3, unlabelled=2)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_sam2(path, tiny_sam2(), SAM2)
+    return path
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(app, ["vessa", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return " ".join(done.output.split())
+
+
+def test_bank_then_segment_without_vlm_then_resume(cohort, weights, tmp_path):
+    bank, job = tmp_path / "bank", tmp_path / "job"
+    assert "templates" in run("bank", cohort.folder, "--out", bank, "--sam2", weights)
+    segment = ("segment", cohort.folder, "--bank", bank, "--out", job, "--sam2", weights, "--no-scene", "--no-report")
+    said = run(*segment)
+    assert "without VLM" in said
+    results = [job / "results" / case.id for case in cohort.unlabelled]
+    assert all(is_complete(folder) for folder in results)
+    assert read_result(results[0]).provenance["method"] == "VESSA without VLM"
+    before = {folder: (folder / "result.json").read_bytes() for folder in results}
+    (results[1] / "result.json").unlink()
+    run(*segment)  # the same job again: only what is missing is made, and it comes out the same
+    assert {folder: (folder / "result.json").read_bytes() for folder in results} == before
+    assert json.loads((job / "manifest.json").read_text())["kind"] == "vessa"
+
+
+def test_a_bank_that_changed_since_the_job_was_made_is_refused(cohort, weights, tmp_path):
+    bank, job = tmp_path / "bank", tmp_path / "job"
+    run("bank", cohort.folder, "--out", bank, "--sam2", weights, "--per-class", 1)
+    segment = ("segment", cohort.folder, "--bank", bank, "--out", job, "--sam2", weights, "--no-scene", "--no-report")
+    run(*segment)
+    run("bank", cohort.folder, "--out", bank, "--sam2", weights)
+    assert len(TemplateBank.load(bank)) > 3
+    done = CliRunner().invoke(app, ["run", str(job)])
+    assert done.exit_code == 2
+
+
+def test_train_then_segment_with_the_trained_model(cohort, weights, tmp_path):
+    trained, job = tmp_path / "trained", tmp_path / "job"
+    said = run(
+        *("train", cohort.folder, "--out", trained, "--sam2", weights, "--language", "tiny", "--steps", 2),
+        *("--batch", 1, "--accumulate", 1, "--validate-every", 2, "--float32", "--cpu", "--bank-part", "0.3"),
+    )
+    assert "validation Dice" in said
+    model = trained / "model"
+    run("bank", cohort.folder, "--out", tmp_path / "bank", "--model", model, "--per-class", 1)
+    run(
+        *("segment", cohort.folder, "--bank", tmp_path / "bank", "--out", job, "--model", model, "--device", "cpu"),
+        *("--no-scene", "--no-report"),
+    )
+    assert read_result(job / "results" / cohort.unlabelled[0].id).provenance["method"] == "VESSA"
+
+
+def test_a_language_model_that_is_not_here_is_not_downloaded_unasked(cohort, weights, tmp_path):
+    said = run("train", cohort.folder, "--out", tmp_path / "t", "--sam2", weights, "--language", "2B", "--cpu", code=2)
+    assert "--download" in said
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_folder_without_a_bank_names_the_way_out(cohort, weights, tmp_path):
+    said = run("segment", cohort.folder, "--bank", tmp_path, "--out", tmp_path / "j", "--sam2", weights, code=2)
+    assert "vessa bank" in said
