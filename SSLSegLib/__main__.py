@@ -6,11 +6,11 @@ import typer
 
 from SSLSegLib import __version__
 from SSLSegLib.checkpoint.commands import train_checkpoint
-from SSLSegLib.commands import cohort, demo, selftraining, tffs
+from SSLSegLib.commands import cohort, demo, selftraining, tffs, unimatch
 from SSLSegLib.commands.jobs import app as jobs
 from SSLSegLib.commands.shared import Commands
+from SSLSegLib.commands.vessa import app as vessa
 from SSLSegLib.evaluation.commands import evaluate
-from SSLSegLib.unimatch.commands import unimatch
 from SSLSegLib.weights.commands import app as weights
 
 __all__ = ["app", "main"]
@@ -39,13 +39,14 @@ def _root(
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(weights, name="weights")
 app.add_typer(jobs, name="jobs")
+app.add_typer(vessa, name="vessa")
 app.command()(tffs.tffs)
 app.command()(tffs.run)
 app.command()(tffs.expect)
 app.command()(selftraining.self_train)
 app.command()(selftraining.predict)
 app.command()(selftraining.export_model)
-app.command()(unimatch)
+app.command()(unimatch.unimatch)
 app.command()(evaluate)
 app.command()(cohort.phantom)
 app.command()(train_checkpoint)

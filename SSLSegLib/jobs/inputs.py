@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from SSLSegLib.cases.cohort import Case, Cohort
-from SSLSegLib.errors import CaseError
-from SSLSegLib.jobs.manifest import InputFile
+from SSLSegLib.errors import CaseError, JobError
+from SSLSegLib.jobs.manifest import InputFile, Manifest
 
-__all__ = ["cohort_inputs", "with_absolute_paths"]
+__all__ = ["cohort_inputs", "refuse_changed_inputs", "with_absolute_paths"]
 
 
 def with_absolute_paths(cohort: Cohort) -> Cohort:
@@ -50,6 +50,21 @@ def cohort_inputs(cohort: Cohort, cases: Iterable[Case] | None = None) -> dict[s
         if label is not None:
             inputs[f"{case.id}/label"] = _described(label, case)
     return inputs
+
+
+def refuse_changed_inputs(manifest: Manifest) -> None:
+    """Compare every input with its checksum.
+
+    Raises:
+        JobError: Naming the first that has changed or is gone.
+    """
+    changes = manifest.changed_inputs()
+    if changes:
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise JobError(
+            f"An input has changed since the job was made: {changes[0]}{more}.",
+            remedy="Restore it, or start a new job in another folder.",
+        )
 
 
 def _described(path: Path, case: Case) -> InputFile:

@@ -39,6 +39,8 @@ _MODULES = {
     "expect": "SSLSegLib.jobs.expect",
     "selftraining": "SSLSegLib.jobs.selftraining",
     "ssl-medsam2": "SSLSegLib.jobs.ssl_medsam2",
+    "unimatch": "SSLSegLib.jobs.unimatch",
+    "vessa": "SSLSegLib.jobs.vessa",
 }
 _KINDS: dict[str, JobKind] = {}
 

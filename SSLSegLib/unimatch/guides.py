@@ -14,7 +14,8 @@ from SSLSegLib.cases.cohort import Case, Cohort
 from SSLSegLib.cases.frames import IMAGENET_MEAN, IMAGENET_STD
 from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.errors import CaseError
-from SSLSegLib.pseudolabels.storage import RESULT, load_pseudo_label, read_result
+from SSLSegLib.pseudolabels.storage import load_pseudo_label
+from SSLSegLib.unimatch.decisions import guide_folder, guide_folders
 from SSLSegLib.unimatch.options import Prompting
 from SSLSegLib.unimatch.slices import GuideMaps
 
@@ -169,25 +170,10 @@ def pseudo_label_maps(cohort: Cohort, results: Path | Mapping[str, Path]) -> Gui
     Raises:
         CaseError: From the returned function, where a case has no valid result or one of other classes or geometry.
     """
-
-    folders = _folders_by_case(Path(results)) if isinstance(results, str | Path) else results
+    folders = guide_folders(cohort, results)
 
     def maps(case: Case, geometry: Geometry) -> np.ndarray:
-        if case.id not in folders:
-            raise CaseError(
-                "There is no pseudo-label to guide by.",
-                case_id=case.id,
-                remedy="Finish the pseudo-labelling job, or name another.",
-            )
-        folder = folders[case.id]
-        values = tuple(each.value for each in read_result(folder).classes)
-        if values != cohort.class_values():
-            raise CaseError(
-                f"The pseudo-label has the classes {values}, the cohort {cohort.class_values()}.",
-                case_id=case.id,
-                remedy="Use a job that was run on this cohort.",
-            )
-        label = load_pseudo_label(folder)
+        label = load_pseudo_label(guide_folder(cohort, case, folders))
         if not label.geometry.matches(geometry):
             raise CaseError(
                 f"The pseudo-label is not in the geometry of the image: {label.geometry.difference(geometry)}.",
@@ -197,11 +183,6 @@ def pseudo_label_maps(cohort: Cohort, results: Path | Mapping[str, Path]) -> Gui
         return label.probability
 
     return maps
-
-
-def _folders_by_case(results: Path) -> dict[str, Path]:
-    results = results / "results" if (results / "results").is_dir() else results
-    return {read_result(path.parent).case_id: path.parent for path in sorted(results.glob(f"*/{RESULT}"))}
 
 
 def _frames(images: torch.Tensor, side: int) -> torch.Tensor:

@@ -13,12 +13,11 @@ from SSLSegLib.cases.cohort import Cohort, Window
 from SSLSegLib.errors import WeightsError
 from SSLSegLib.files import atomic_path, sha256_of, write_json
 from SSLSegLib.unimatch.configuration import NetworkConfiguration
+from SSLSegLib.unimatch.folders import RECORD
 from SSLSegLib.unimatch.network import SegmentationNetwork
 from SSLSegLib.weights.device import resolve_device
 
 __all__ = ["ModelRecord", "TrainedNetwork", "load_model", "save_model"]
-
-RECORD = "model.json"
 
 
 class ModelRecord(BaseModel):

@@ -1,7 +1,6 @@
 """Slices back to volumes: class probabilities and pseudo-labels in exactly the geometry of the images."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,29 +92,25 @@ def predict_cases(
     model: TrainedNetwork,
     cohort: Cohort,
     cases: Sequence[Case],
-    folders: Mapping[str, Path],
+    sink: Callable[[PseudoLabel], None],
     *,
     progress: Progress = silent,
     largest_component: bool = True,
 ) -> None:
-    """Segment cases and write one result folder each; results that are there, whole and of this model, stay.
+    """Segment cases one by one.
 
     Args:
         model: The network.
         cohort: Where the cases come from.
         cases: Which.
-        folders: Case id -> its result folder.
-        progress: Gets ``progress`` and ``result`` events.
+        sink: Takes each result, as soon as it is there.
+        progress: Gets ``stage``, ``progress`` and ``result`` events.
         largest_component: See :func:`SSLSegLib.pseudolabels.label.build_pseudo_label`.
     """
-    from SSLSegLib.pseudolabels.storage import is_complete, read_result, save_pseudo_label
-
-    for number, case in enumerate(cases):
-        folder = folders[case.id]
-        if not (is_complete(folder) and read_result(folder).provenance["weights"]["sha256"] == model.record.sha256):
-            label = segment(model, cohort, case, largest_component=largest_component)
-            save_pseudo_label(folder, label, model.record.classes)
-        progress("progress", stage="Segmenting", done=number + 1, total=len(cases), case=case.id)
+    progress("stage", stage="Segmenting", total=len(cases))
+    for number, case in enumerate(cases, start=1):
+        sink(segment(model, cohort, case, largest_component=largest_component))
+        progress("progress", stage="Segmenting", done=number, total=len(cases), case=case.id)
         progress("result", case=case.id)
 
 

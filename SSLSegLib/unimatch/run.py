@@ -1,54 +1,21 @@
 """From a cohort to a model and labels: prepare slices, train, segment."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from SSLSegLib.cases.cohort import Case, Cohort
 from SSLSegLib.errors import CohortError, WeightsError
 from SSLSegLib.progress import Progress, silent
-from SSLSegLib.unimatch.data import StepBatches
-from SSLSegLib.unimatch.guides import Guide, Sam2Guide, StoredGuide, pseudo_label_maps
-from SSLSegLib.unimatch.model import load_model, save_model
+from SSLSegLib.pseudolabels.label import PseudoLabel
+from SSLSegLib.pseudolabels.storage import is_complete, read_result, save_pseudo_label
+from SSLSegLib.unimatch.decisions import Decisions, guide_folder, guide_folders, read_decisions, trained_on
+from SSLSegLib.unimatch.distributed import TrainingTask, train_together
+from SSLSegLib.unimatch.folders import UniMatchFolder
+from SSLSegLib.unimatch.model import load_model
 from SSLSegLib.unimatch.options import UniMatchOptions
 from SSLSegLib.unimatch.predict import predict_cases
-from SSLSegLib.unimatch.slices import StackBuilder, cohort_pixel_mm
-from SSLSegLib.unimatch.train import Trainer
-from SSLSegLib.weights.device import resolve_device
 
 __all__ = ["UniMatchFolder", "label_cases", "train", "train_and_label"]
-
-
-@dataclass(frozen=True)
-class UniMatchFolder:
-    """What lies where::
-
-    slices/     prepared slices; can be deleted when the training has ended
-    training/   training.json, state.pt, curve.jsonl
-    model/      model.json and the weights; written when the training has ended
-    results/    pseudo-labels of unlabelled cases, if no other place is named
-    """
-
-    path: Path
-
-    @property
-    def slices(self) -> Path:
-        return self.path / "slices"
-
-    @property
-    def training(self) -> Path:
-        return self.path / "training"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
-
-    def result(self, case_id: str) -> Path:
-        """Result folder of a case."""
-        return self.path / "results" / case_id
 
 
 def train_and_label(
@@ -57,10 +24,10 @@ def train_and_label(
     options: UniMatchOptions,
     *,
     guide_results: Path | Mapping[str, Path] | None = None,
+    decisions: Decisions | None = None,
     sam2: str | Path | None = None,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     workers: int = 0,
-    results: Mapping[str, Path] | None = None,
     test_cases: bool = False,
     progress: Progress = silent,
 ) -> UniMatchFolder:
@@ -75,10 +42,11 @@ def train_and_label(
         options: How.
         guide_results: Pseudo-labels of the unlabelled cases, for the guide ``tffs``: the ``results`` folder of a
             job (or the job's), or case -> folder.
+        decisions: On these pseudo-labels; those that lie beside them now, if they are not given.
         sam2: Name in the catalogue or file, for the guide ``sam2``.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        workers: Processes that draw batches.
-        results: Case -> folder for its pseudo-label; ``folder/results/<case>`` by default.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; several names: they train together, each with a
+            batch of its own, and the first one segments.
+        workers: Processes that draw batches, for each device.
         test_cases: Segment the test cases too.
         progress: Gets ``stage``, ``progress``, ``metric``, ``device`` and ``result`` events.
 
@@ -92,13 +60,15 @@ def train_and_label(
         folder,
         options,
         guide_results=guide_results,
+        decisions=decisions,
         sam2=sam2,
         device=device,
         workers=workers,
         progress=progress,
     )
     cases = (*cohort.unlabelled, *(cohort.test if test_cases else ()))
-    label_cases(cohort, where, cases, device=device, results=results, progress=progress)
+    first = device if isinstance(device, str) else device[0]
+    label_cases(cohort, where, cases, device=first, progress=progress)
     return where
 
 
@@ -108,93 +78,70 @@ def train(
     options: UniMatchOptions,
     *,
     guide_results: Path | Mapping[str, Path] | None = None,
+    decisions: Decisions | None = None,
     sam2: str | Path | None = None,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     workers: int = 0,
     progress: Progress = silent,
 ) -> UniMatchFolder:
     """Train, and write the model; see :func:`train_and_label`."""
-    where = UniMatchFolder(Path(folder))
-    if options.method == "upper-bound":
-        cohort = _all_labelled(cohort)
-    cohort.require(labelled=1, unlabelled=1 if options.uses_unlabelled else 0)
-    _require_guide(options, guide_results, sam2)
-    chosen = resolve_device(device)
-    progress("device", device=str(chosen.device), outcome=chosen.outcome)
-    guide = _guide(options, sam2, chosen.device)
-    cases = (*cohort.labelled, *cohort.unlabelled)
-    pixel_mm = options.pixel_mm or cohort_pixel_mm(cohort, cases, options.size)
-    maps = pseudo_label_maps(cohort, guide_results) if options.guide == "tffs" else None
-    builder = StackBuilder(cohort, where.slices, pixel_mm, maps)
-    progress("stage", stage="Preparing slices", total=None)
-    labelled = builder.build(cohort.labelled, progress)
-    unlabelled = builder.build(cohort.unlabelled, progress) if options.uses_unlabelled else []
-    trainer = Trainer(
-        where.training,
-        StepBatches(labelled, unlabelled, options),
-        len(cohort.classes) + 1,
-        options,
-        guide,
-        device=chosen.device,
-        progress=progress,
+    from SSLSegLib.unimatch.worker import train_task
+
+    folders = _guides(cohort, options, guide_results, sam2)
+    cohort = trained_on(cohort, options, read_decisions(folders, progress) if decisions is None else decisions)
+    devices = (device,) if isinstance(device, str) else tuple(device)
+    task = TrainingTask(
+        cohort=cohort.to_dict(),
+        cohort_folder=cohort.folder,
+        folder=folder,
+        options=options,
+        guides={case.id: guide_folder(cohort, case, folders) for case in cohort.unlabelled if options.guide == "tffs"},
+        sam2=None if sam2 is None else str(sam2),
+        device=devices[0],
         workers=workers,
     )
-    trainer.run()
-    common: dict[str, Any] = {"channels": _channels(cohort), "pixel_mm": pixel_mm, "options": options.what()}
-    save_model(where.model / "student", trainer.student, cohort, which="student", **common)
-    save_model(where.model, trainer.teacher, cohort, which="teacher", **common)
-    return where
+    if len(devices) == 1:
+        train_task(task, progress)
+    else:
+        train_together(task, devices, progress)
+    return UniMatchFolder(Path(folder))
 
 
 def label_cases(
     cohort: Cohort,
     where: UniMatchFolder,
-    cases: tuple[Case, ...],
+    cases: Sequence[Case],
     *,
     device: str = "auto",
-    results: Mapping[str, Path] | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Segment cases with the trained model (the teacher's weights) and write their pseudo-labels."""
-    progress("stage", stage="Segmenting", total=len(cases))
+    """Segment cases with the trained model (the teacher's weights) into the run's folder.
+
+    Results that are there, whole and of this model, stay.
+    """
     model = load_model(where.model, device)
-    folders = results or {case.id: where.result(case.id) for case in cases}
-    predict_cases(model, cohort, cases, folders, progress=progress)
+
+    def has_result(case: Case) -> bool:
+        folder = where.result(case.id)
+        return is_complete(folder) and read_result(folder).provenance["weights"]["sha256"] == model.record.sha256
+
+    def keep(label: PseudoLabel) -> None:
+        save_pseudo_label(where.result(label.case_id), label, cohort.classes)
+
+    predict_cases(model, cohort, [case for case in cases if not has_result(case)], keep, progress=progress)
 
 
-def _require_guide(options: UniMatchOptions, guide_results: object, sam2: object) -> None:
-    if options.guide == "tffs" and guide_results is None:
+def _guides(
+    cohort: Cohort, options: UniMatchOptions, guide_results: Path | Mapping[str, Path] | None, sam2: str | Path | None
+) -> dict[str, Path]:
+    """Where the pseudo-labels of the guide ``tffs`` lie; nothing for other guides."""
+    if options.guide == "sam2" and sam2 is None:
+        raise WeightsError("The guide 'sam2' needs weights.", remedy="Name them with --sam2 (see `weights list`).")
+    if options.guide != "tffs":
+        return {}
+    if guide_results is None:
         raise CohortError(
             "The guide 'tffs' needs pseudo-labels of the unlabelled cases.",
             remedy="Name a finished pseudo-labelling job with --guide-job, or choose another guide.",
         )
-    if options.guide == "sam2" and sam2 is None:
-        raise WeightsError("The guide 'sam2' needs weights.", remedy="Name them with --sam2 (see `weights list`).")
-
-
-def _guide(options: UniMatchOptions, sam2: str | Path | None, device: torch.device) -> Guide | None:
-    if options.guide == "tffs":
-        return StoredGuide()
-    if options.guide == "sam2":
-        from SSLSegLib.weights.loading import load_sam2
-
-        return Sam2Guide(load_sam2(sam2, device).model, options.prompting)
-    return None
-
-
-def _all_labelled(cohort: Cohort) -> Cohort:
-    """The same cohort as if the labels of its unlabelled cases had never been hidden."""
-    known = [case.id for case in cohort.unlabelled if case.reference is not None]
-    if not known:
-        raise CohortError(
-            "The upper bound needs references of the unlabelled cases.", remedy="Choose the method 'supervised'."
-        )
-    labelled = [*(case.id for case in cohort.labelled), *known]
-    return cohort.with_roles(labelled=labelled, test=[case.id for case in cohort.test])
-
-
-def _channels(cohort: Cohort) -> int:
-    """Channels of the images (one file may hold several)."""
-    from SSLSegLib.cases.reading import read_volume
-
-    return read_volume(cohort, cohort.labelled[0]).array.shape[0]
+    return guide_folders(cohort, guide_results)

@@ -73,11 +73,20 @@ class StackBuilder:
         """
         stacks = []
         for number, case in enumerate(cases):
-            if not (self.folder / f"{case.id}.json").is_file():
+            if not self._made(case):
                 self._make(case)
             stacks.append(self._open(case))
             progress("progress", stage="Preparing slices", done=number + 1, total=len(cases), case=case.id)
         return stacks
+
+    def _made(self, case: Case) -> bool:
+        """Whether all that is needed now lies there: a case may have been prepared in another role."""
+        needed = [f"{case.id}.json", f"{case.id}.image.npy"]
+        if case.role == "labelled":
+            needed.append(f"{case.id}.label.npy")
+        elif self.guide is not None:
+            needed.append(f"{case.id}.guide.npy")
+        return all((self.folder / name).is_file() for name in needed)
 
     def _make(self, case: Case) -> None:
         volume = read_volume(self.cohort, case)

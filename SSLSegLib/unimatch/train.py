@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from SSLSegLib.errors import JobError
@@ -17,6 +18,7 @@ from SSLSegLib.progress import Progress, silent
 from SSLSegLib.seeds import named_seed
 from SSLSegLib.unimatch.checkpoints import load_weights
 from SSLSegLib.unimatch.data import Batch, StepBatches
+from SSLSegLib.unimatch.distributed import accelerator_on
 from SSLSegLib.unimatch.guides import Guide
 from SSLSegLib.unimatch.network import SegmentationNetwork
 from SSLSegLib.unimatch.options import UniMatchOptions
@@ -27,6 +29,8 @@ __all__ = ["Trainer"]
 
 STATE, SETTINGS, CURVE = "state.pt", "training.json", "curve.jsonl"
 STAGE = "Training"
+SAVE_SECONDS = 120.0
+"""A state is written at least so often, however slow the steps; what comes out does not depend on it."""
 
 
 class Trainer:
@@ -41,7 +45,8 @@ class Trainer:
         classes: Network outputs, the background included.
         options: How.
         guide: Second supervisor.
-        device: Where.
+        accelerator: Where; of one of several processes that train together, each with batches of its own. One on the
+            CPU by default.
         progress: Gets ``stage``, ``progress`` and ``metric`` events.
         workers: Processes that draw batches beside the training; they change nothing but the time.
 
@@ -58,12 +63,13 @@ class Trainer:
         options: UniMatchOptions,
         guide: Guide | None = None,
         *,
-        device: torch.device | str = "cpu",
+        accelerator: Accelerator | None = None,
         progress: Progress = silent,
         workers: int = 0,
     ) -> None:
         self.folder, self.batches, self.options, self.guide = Path(folder), batches, options, guide
-        self.device, self.progress, self.workers = torch.device(device), progress, workers
+        self.accelerator = accelerator or accelerator_on("cpu")
+        self.device, self.progress, self.workers = self.accelerator.device, progress, workers
         settings = self._settings()
         self._refuse_another(settings)
         begun = (self.folder / STATE).is_file()
@@ -73,22 +79,26 @@ class Trainer:
         self.step = 0
         if begun:
             self._resume()
-        else:
+        self.accelerator.wait_for_everyone()  # all have looked at the folder before anything is written
+        if not begun and self.accelerator.is_main_process:
             write_json(self.folder / SETTINGS, settings)
+        # Of several processes, the network that averages gradients over them; else the student itself.
+        self.shared_student, self.optimizer = self.accelerator.prepare(self.student, self.optimizer)
 
     def run(self, until: int | None = None) -> None:
         """Train to the end (or, for tests of resuming, to some step) and keep the state."""
         last = self.options.steps if until is None else min(until, self.options.steps)
         self.progress("stage", stage=STAGE, total=self.options.steps)
         self.student.train()
-        started, first = time.monotonic(), self.step
+        started, first, saved = time.monotonic(), self.step, time.monotonic()
         for batch in self._drawn(last):
             losses = self.one_step(batch.to(self.device))
             if self.step % self.options.report_every == 0 or self.step == last:
                 speed = (time.monotonic() - started) / (self.step - first)
                 self._report(losses, speed)
-            if self.step % self.options.save_every == 0 or self.step == last:
+            if self.step % self.options.save_every == 0 or self.step == last or time.monotonic() - saved > SAVE_SECONDS:
                 self.save()
+                saved = time.monotonic()
 
     def one_step(self, batch: Batch) -> StepLosses:
         """One update of student and teacher."""
@@ -98,9 +108,18 @@ class Trainer:
         autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16", cache_enabled=True
         )
-        losses = step_losses(self.student, self.teacher, batch, self.options, self.step, self.guide, autocast=autocast)
+        losses = step_losses(
+            self.shared_student,
+            self.teacher,
+            batch,
+            self.options,
+            self.step,
+            self.guide,
+            rank=self.accelerator.process_index,
+            autocast=autocast,
+        )
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        self.accelerator.backward(losses.total)
         self.optimizer.step()
         most = self.options.mean_teacher.ema if self.options.method == "mean-teacher" else self.options.ema
         update_teacher(self.teacher, self.student, ema_ratio(self.step, most))
@@ -108,7 +127,9 @@ class Trainer:
         return losses
 
     def save(self) -> None:
-        """Write the state whole or not at all."""
+        """Write the state whole or not at all; it is the same in all processes."""
+        if not self.accelerator.is_main_process:
+            return
         state = {
             "step": self.step,
             "student": self.student.state_dict(),
@@ -120,7 +141,7 @@ class Trainer:
 
     def _resume(self) -> None:
         try:
-            state = torch.load(self.folder / STATE, map_location=self.device, weights_only=True)
+            state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
             self.student.load_state_dict(state["student"])
             self.teacher.load_state_dict(state["teacher"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -141,6 +162,7 @@ class Trainer:
         settings = {
             "schema_version": 1,
             "options": self.options.what(),
+            "processes": self.accelerator.num_processes,
             "encoder_sha256": digest,
             "labelled": [[stack.case_id, *stack.image.shape[:3]] for stack in self.batches.labelled],
             "unlabelled": [[stack.case_id, *stack.image.shape[:3]] for stack in self.batches.unlabelled],
@@ -151,7 +173,7 @@ class Trainer:
         known = self._known_settings()
         if known is not None and known != settings:
             raise JobError(
-                f"{self.folder} holds a training with other options, cases or weights to start from.",
+                f"{self.folder} holds a training with other options, cases, processes or weights to start from.",
                 remedy="Choose another folder, or give the same options.",
             )
 
@@ -168,14 +190,11 @@ class Trainer:
         return iter(DataLoader(self.batches, batch_size=None, sampler=steps, num_workers=self.workers))
 
     def _report(self, losses: StepLosses, seconds: float) -> None:
+        means = self._mean_over_processes(losses)
         numbers: dict[str, Any] = {
             "step": self.step,
-            "loss": losses.total.item(),
-            "supervised": losses.supervised.item(),
-            "unsupervised": losses.unsupervised.item(),
-            "confident": losses.confident.item(),
+            **means,
             "guide_weight": losses.guide_weight,
-            "guide_agreement": losses.guide_agreement.item(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds_per_step": round(seconds, 4),
         }
@@ -187,8 +206,21 @@ class Trainer:
         shown = {name: None if value != value else value for name, value in numbers.items()}
         self.progress("metric", stage=STAGE, steps=self.options.steps, **shown)
         self.progress("progress", stage=STAGE, done=self.step, total=self.options.steps)
+        if not self.accelerator.is_main_process:
+            return
         with open(self.folder / CURVE, "a", encoding="utf-8") as opened:
             opened.write(json.dumps(shown) + "\n")
+
+    def _mean_over_processes(self, losses: StepLosses) -> dict[str, float]:
+        said = {
+            "loss": losses.total,
+            "supervised": losses.supervised,
+            "unsupervised": losses.unsupervised,
+            "confident": losses.confident,
+            "guide_agreement": losses.guide_agreement,
+        }
+        means = self.accelerator.reduce(torch.stack([each.detach().float() for each in said.values()]), "mean")
+        return dict(zip(said, means.tolist(), strict=True))
 
 
 def _fresh_network(options: UniMatchOptions, classes: int, *, pretrained: bool) -> SegmentationNetwork:

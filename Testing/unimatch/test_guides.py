@@ -165,7 +165,7 @@ def test_maps_of_a_job_are_read_and_those_of_others_refused(tmp_path):
     save_pseudo_label(tmp_path / "job" / "results" / "short-name", label, cohort.classes)
     maps = pseudo_label_maps(cohort, tmp_path / "job")
     np.testing.assert_allclose(maps(one, geometry), 0.9 * truth_of(cohort, one), atol=1e-5)
-    with pytest.raises(CaseError, match="no pseudo-label"):
+    with pytest.raises(CaseError, match="no whole pseudo-label"):
         maps(other, read_geometry(cohort, other))
     with pytest.raises(CaseError, match="geometry"):
         maps(one, read_geometry(cohort, other))

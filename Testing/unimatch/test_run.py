@@ -56,6 +56,7 @@ def test_labels_of_all_cases_lie_in_the_exact_geometry_of_their_images(cohort, f
         assert label.provenance["method"] == "UniMatch v2 + TFFS"
         assert label.provenance["labelled"] == ["c0", "c1"]
     assert [fields["case"] for event, fields in events if event == "result"] == ["c2", "c3", "c4"]
+    assert [fields["device"] for event, fields in events if event == "device"] == ["cpu"]
 
 
 def test_a_finished_run_that_is_run_again_changes_nothing(cohort, guide_job, finished):
@@ -173,20 +174,3 @@ def test_options_that_do_not_go_together_are_refused():
         tiny_options(size=33)
     with pytest.raises(ValueError, match="guide"):
         tiny_options(method="supervised", guide="sam2")
-
-
-def test_the_command_trains_and_labels(cohort, tmp_path, monkeypatch):
-    import typer
-    from typer.testing import CliRunner
-
-    from SSLSegLib.unimatch.commands import unimatch
-
-    monkeypatch.setitem(PRESETS, "quick", tiny_options(steps=1).model_dump(exclude={"preset"}))
-    app = typer.Typer()
-    app.command()(unimatch)
-    arguments = [str(cohort.folder), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    assert load_pseudo_label(tmp_path / "out" / "results" / "c2").case_id == "c2"
-    refused = CliRunner().invoke(app, [*arguments, "--size", "33"])
-    assert isinstance(refused.exception, CohortError)

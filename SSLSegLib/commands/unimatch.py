@@ -2,10 +2,21 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from SSLSegLib.commands.shared import (
+    CohortArgument,
+    ResampleOption,
+    SeedOption,
+    ThreadsOption,
+    console,
+    load_checked_cohort,
+)
+
+if TYPE_CHECKING:
+    from SSLSegLib.unimatch.options import UniMatchOptions
 
 __all__ = ["unimatch"]
 
@@ -36,8 +47,8 @@ class MethodChoice(StrEnum):
 
 
 def unimatch(
-    cohort: Annotated[Path, typer.Argument(help="cohort.json, or the folder it lies in.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; one that was begun is resumed.")],
+    cohort: CohortArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")],
     guide: Annotated[
         GuideChoice,
         typer.Option(help="none; tffs: pseudo-labels of --guide-job; sam2: --sam2, prompted by the teacher."),
@@ -57,71 +68,61 @@ def unimatch(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Labelled, and as many unlabelled, slices a step.")] = None,
     size: Annotated[int | None, typer.Option(min=16, help="Side of a view in pixels, whole patches.")] = None,
-    test_cases: Annotated[bool, typer.Option("--test-cases", help="Segment the test cases too.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    test_cases: Annotated[bool, typer.Option("--test-cases", help="Label the test cases too.")] = False,
+    device: Annotated[
+        list[str] | None, typer.Option(help="auto, cpu, cuda:0 ...; several train together, each with a batch.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw views beside the training.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="All random draws follow from it.")] = 42,
+    seed: SeedOption = 42,
+    threads: ThreadsOption = None,
+    resample_labels: ResampleOption = False,
+    report: Annotated[bool, typer.Option(help="Write tables and pictures.")] = True,
+    scene: Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")] = True,
 ) -> None:
     """Train a specialist (DINOv2 + DPT) by UniMatch v2 and label the unlabelled cases. Run again to resume."""
+    from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.unimatch import WORK, unimatch_manifest
+
+    options = _options(
+        preset.value,
+        method=method.value,
+        guide=guide.value,
+        encoder_weights=str(encoder.absolute()) if encoder else None,
+        steps=steps,
+        batch=batch,
+        size=size,
+    )
+    checked = load_checked_cohort(
+        cohort, resample_labels=resample_labels, output=out, unlabelled=1 if options.uses_unlabelled else 0
+    )
+    manifest = unimatch_manifest(
+        checked,
+        options,
+        guide_job=guide_job,
+        sam2=sam2,
+        devices=device or ["auto"],
+        seed=seed,
+        threads=threads,
+        workers=workers,
+        test_cases=test_cases,
+        report=report,
+        scene=scene,
+    )
+    job = Job.create(out, manifest)
+    run_in_terminal(job, checked=True)
+    print_outputs(job)
+    console.print(f"Model: {job.folder / WORK / 'model'}", soft_wrap=True, highlight=False)
+
+
+def _options(preset: str, **changes: object) -> "UniMatchOptions":
     from pydantic import ValidationError
 
-    from SSLSegLib.cases.cohort import Cohort
-    from SSLSegLib.cases.preflight import check_cohort, raise_on_errors
     from SSLSegLib.errors import CohortError
     from SSLSegLib.unimatch.options import UniMatchOptions
 
     try:
-        options = UniMatchOptions.of(
-            preset.value,
-            method=method.value,
-            guide=guide.value,
-            encoder_weights=str(encoder.resolve()) if encoder else None,
-            steps=steps,
-            batch=batch,
-            size=size,
-            seed=seed,
-        )
+        return UniMatchOptions.of(preset, **changes)
     except ValidationError as error:
         said = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
         raise CohortError(f"These options do not go together: {said}.", remedy="See `unimatch --help`.") from None
-    loaded = Cohort.load(cohort)
-    raise_on_errors(check_cohort(loaded))
-
-    from SSLSegLib.unimatch.run import train_and_label
-
-    console = Console()
-    where = train_and_label(
-        loaded,
-        out,
-        options,
-        guide_results=guide_job,
-        sam2=sam2,
-        device=device,
-        workers=workers,
-        test_cases=test_cases,
-        progress=_Lines(console),
-    )
-    console.print(f"Model: {where.model}", soft_wrap=True, highlight=False)
-    console.print(f"Labels: {where.path / 'results'}", soft_wrap=True, highlight=False)
-
-
-class _Lines:
-    """A progress listener that prints stages, the device and now and then the loss."""
-
-    def __init__(self, console: Console) -> None:
-        self.console, self.told = console, 0
-
-    def __call__(self, event: str, **fields: Any) -> None:
-        if event == "stage":
-            self.console.print(fields["stage"], highlight=False)
-        elif event == "device":
-            self.console.print(fields["outcome"], highlight=False)
-        elif event == "metric" and (10 * fields["step"] // fields["steps"] > self.told):
-            self.told = 10 * fields["step"] // fields["steps"]
-            self.console.print(
-                f"  step {fields['step']} of {fields['steps']}: loss {fields['loss']:.3f}, "
-                f"confident {fields['confident']:.0%}, {fields['seconds_per_step']:.2f} s a step",
-                highlight=False,
-            )
-        elif event == "result":
-            self.console.print(f"  {fields['case']} done", highlight=False)

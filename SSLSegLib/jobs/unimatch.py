@@ -1,0 +1,335 @@
+"""A job that trains UniMatch v2 on a cohort, with or without a guide, and labels its unlabelled cases by the model.
+
+Beside what every job folder holds:
+
+unimatch/training/   state to go on from, loss curve        unimatch/model/   the model, once the training has ended
+unimatch/slices/     prepared slices, while it trains       unimatch/processes/   logs of a training on several devices
+"""
+
+import dataclasses
+import importlib.util
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from SSLSegLib.cases.cohort import Case, Cohort
+from SSLSegLib.errors import CohortError, JobError, WeightsError
+from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.inputs import cohort_inputs, refuse_changed_inputs, with_absolute_paths
+from SSLSegLib.jobs.kinds import JobKind
+from SSLSegLib.jobs.manifest import InputFile, Manifest
+from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
+from SSLSegLib.jobs.tffs import threads_here
+from SSLSegLib.progress import Progress
+from SSLSegLib.unimatch.decisions import (
+    Decisions,
+    guide_folder,
+    guide_folders,
+    read_decisions,
+    reviewed_cohort,
+    trained_on,
+)
+from SSLSegLib.unimatch.folders import RECORD, UniMatchFolder
+from SSLSegLib.unimatch.options import UniMatchOptions
+
+if TYPE_CHECKING:
+    from SSLSegLib.pseudolabels.label import PseudoLabel
+    from SSLSegLib.unimatch.model import TrainedNetwork
+
+__all__ = ["KIND", "WORK", "GuideSource", "UniMatchParameters", "unimatch_manifest"]
+
+WORK = "unimatch"
+"""Folder of the training inside the job."""
+
+
+class GuideSource(BaseModel):
+    """Pseudo-labels that guide, and what people had decided about them when the manifest was written.
+
+    A decision that is changed later makes another job; it does not change a running one.
+
+    Args:
+        folders: Unlabelled case -> folder of its pseudo-label.
+        rejected: Cases that take no part in the training.
+        corrected: Case -> the person's label file; such cases are labelled ones.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folders: dict[str, str] = Field(default_factory=dict)
+    rejected: tuple[str, ...] = ()
+    corrected: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def decisions(self) -> Decisions:
+        """As the training takes them."""
+        corrected = {case_id: Path(path) for case_id, path in self.corrected.items()}
+        return Decisions(frozenset(self.rejected), corrected)
+
+
+class UniMatchParameters(BaseModel):
+    """Parameters of a ``unimatch`` manifest.
+
+    Args:
+        cohort: A cohort as in ``cohort.json``, with absolute paths.
+        options: How to train, with all its numbers; its seed is the manifest's.
+        guide: Of the guide ``tffs``.
+        sam2: Of the guide ``sam2``: name in the catalogue, or path of a file.
+        devices: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; several train together, each with its own batch.
+        threads: On the CPU; part of the manifest because the order of sums depends on it in the last bit.
+        workers: Processes that draw batches, for each device.
+        test_cases: Label the test cases too.
+        report: Write tables and pictures.
+        scene: Write an MRML scene where a Slicer is at hand.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cohort: dict[str, Any]
+    options: UniMatchOptions
+    guide: GuideSource = GuideSource()
+    sam2: str | None = None
+    devices: tuple[str, ...] = Field(default=("auto",), min_length=1)
+    threads: int = Field(default=1, ge=1, le=1024)
+    workers: int = Field(default=0, ge=0)
+    test_cases: bool = False
+    report: bool = True
+    scene: bool = True
+
+    def loaded_cohort(self) -> Cohort:
+        """The cohort as an object.
+
+        Raises:
+            CohortError: It is not a valid cohort.
+        """
+        return Cohort.from_dict(self.cohort, Path.cwd())
+
+
+def unimatch_manifest(
+    cohort: Cohort,
+    options: UniMatchOptions,
+    *,
+    guide_job: Path | None = None,
+    sam2: str | None = None,
+    devices: Sequence[str] = ("auto",),
+    seed: int = 42,
+    threads: int | None = None,
+    workers: int = 0,
+    test_cases: bool = False,
+    report: bool = True,
+    scene: bool = True,
+) -> Manifest:
+    """Write down a run: its files with their checksums, decisions on the guide's labels, parameters, seed, software.
+
+    Args:
+        cohort: Labelled and unlabelled cases.
+        options: How to train; their seed becomes ``seed``.
+        guide_job: A finished pseudo-labelling job, for the guide ``tffs``.
+        sam2: Name in the catalogue or file, for the guide ``sam2``.
+        devices, threads, workers, test_cases, report, scene: See :class:`UniMatchParameters`.
+        seed: Everything random follows from it.
+
+    Raises:
+        SSLSegError: A guide does not go with what is given for it, a pseudo-label or a file is missing.
+    """
+    _refuse_wrong_guide(options, guide_job, sam2)
+    cohort = with_absolute_paths(cohort)
+    guide = _guide_source(cohort, guide_job)
+    parameters = UniMatchParameters(
+        cohort=cohort.to_dict(),
+        options=options.model_copy(update={"seed": seed}),
+        guide=guide,
+        sam2=str(Path(sam2).absolute()) if sam2 and Path(sam2).is_file() else sam2,
+        devices=tuple(devices),
+        threads=threads or threads_here(),
+        workers=workers,
+        test_cases=test_cases,
+        report=report,
+        scene=scene,
+    )
+    trained_on(cohort, options, guide.decisions)
+    cases = [*cohort.labelled, *cohort.unlabelled, *(cohort.test if test_cases else ())]
+    inputs = {**cohort_inputs(cohort, cases), **_guide_inputs(cohort, guide)}
+    if options.method == "upper-bound":
+        known = [case for case in cohort.unlabelled if case.reference is not None]
+        inputs |= {f"{case.id}/reference": InputFile.of(cohort.label_path(case, "reference")) for case in known}
+    if sam2 is not None:
+        inputs["sam2"] = InputFile.of(_weights_file(sam2))
+    if options.encoder_weights is not None:
+        inputs["encoder"] = InputFile.of(_encoder_file(options.encoder_weights))
+    return Manifest(kind="unimatch", seed=seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
+
+
+def preflight(job: Job, progress: Progress) -> None:
+    """Everything that can be known to fail before work starts."""
+    from SSLSegLib.cases.preflight import check_cohort, raise_on_errors
+
+    for package in ("accelerate", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise JobError(f"The Python package {package} is not installed.", remedy=f"Install {package}.")
+    progress("stage", stage="Checking the cases", total=None)
+    refuse_changed_inputs(job.manifest)
+    parameters: UniMatchParameters = job.manifest.checked_parameters()
+    cohort = parameters.loaded_cohort()
+    trained_on(cohort, parameters.options, parameters.guide.decisions)
+    if job.state().checked:  # by an earlier run, and nothing has changed since
+        return
+    findings = check_cohort(cohort, output=job.folder)
+    for finding in findings:
+        logging.getLogger("SSLSegLib").info("%s", finding)
+    raise_on_errors(findings)
+
+
+def run(job: Job, progress: Progress) -> None:
+    """Train from the last state there is, label what is not labelled yet, then write the report and the scene."""
+    import torch
+
+    parameters: UniMatchParameters = job.manifest.checked_parameters()
+    torch.set_num_threads(parameters.threads)
+    cohort = parameters.loaded_cohort()
+    cases = (*cohort.unlabelled, *(cohort.test if parameters.test_cases else ()))
+    finished = job.finished([case.id for case in cases])
+    progress("cases", done=len(finished), total=len(cases))
+    for case_id in finished:
+        progress("result", case=case_id, resumed=True)
+    report, scene = job.report / "report.html", job.folder / "scene.mrb"
+    where = UniMatchFolder(job.folder / WORK)
+    if len(finished) < len(cases) or not (where.model / RECORD).is_file():
+        for outdated in (report, scene):
+            outdated.unlink(missing_ok=True)
+        try:
+            model = _model(where, parameters) or _train(job, where, parameters, cohort, progress)
+            _label(job, model, cohort, cases, finished, progress)
+        except torch.OutOfMemoryError as error:
+            raise JobError(
+                "The device has too little memory for this training.",
+                remedy="Make a new job with a smaller --batch, --size or --preset, or on another device.",
+            ) from error
+    if parameters.report and cases and not report.exists():
+        write_job_report(job, cohort, progress)
+    if parameters.scene and cohort.unlabelled and not scene.exists():
+        write_job_scene(job, cohort, progress)
+
+
+def _train(
+    job: Job, where: UniMatchFolder, parameters: UniMatchParameters, cohort: Cohort, progress: Progress
+) -> "TrainedNetwork":
+    from SSLSegLib.unimatch.run import train
+
+    train(
+        cohort,
+        where.path,
+        parameters.options.model_copy(update={"seed": job.manifest.seed}),
+        guide_results={case_id: Path(folder) for case_id, folder in parameters.guide.folders.items()},
+        decisions=parameters.guide.decisions,
+        sam2=parameters.sam2,
+        device=parameters.devices,
+        workers=parameters.workers,
+        progress=progress,
+    )
+    shutil.rmtree(where.slices, ignore_errors=True)
+    model = _model(where, parameters)
+    if model is None:
+        raise JobError(f"The model in {where.model} cannot be read.", remedy="Check the disk and run the job again.")
+    return model
+
+
+def _model(where: UniMatchFolder, parameters: UniMatchParameters) -> "TrainedNetwork | None":
+    """The trained model, once there is a whole one."""
+    from SSLSegLib.unimatch.model import load_model
+
+    try:
+        return load_model(where.model, parameters.devices[0])
+    except WeightsError:
+        return None
+
+
+def _label(
+    job: Job,
+    model: "TrainedNetwork",
+    cohort: Cohort,
+    cases: Sequence[Case],
+    finished: Sequence[str],
+    progress: Progress,
+) -> None:
+    """Each result goes into the job folder dated like the manifest, so that it always gives the same bytes."""
+    from SSLSegLib.jobs.estimate import require_disk
+    from SSLSegLib.pseudolabels.storage import save_pseudo_label
+    from SSLSegLib.unimatch.predict import predict_cases
+
+    done = list(finished)
+
+    def keep(label: "PseudoLabel") -> None:
+        label = dataclasses.replace(label, provenance={**label.provenance, "date": job.manifest.created})
+        require_disk(job.folder, label.probability.nbytes + 4 * label.uncertainty.nbytes)
+        with job.new_result(label.case_id) as folder:
+            save_pseudo_label(folder, label, cohort.classes)
+        done.append(label.case_id)
+        progress("cases", done=len(done), total=len(cases))
+
+    predict_cases(model, cohort, [case for case in cases if case.id not in finished], keep, progress=progress)
+
+
+def _refuse_wrong_guide(options: UniMatchOptions, guide_job: Path | None, sam2: str | None) -> None:
+    given = {"tffs": guide_job, "sam2": sam2}
+    flags = {"tffs": "--guide-job", "sam2": "--sam2"}
+    for guide, source in given.items():
+        if guide == options.guide and source is None:
+            raise CohortError(
+                f"The guide '{guide}' needs its {'pseudo-labels' if guide == 'tffs' else 'weights'}.",
+                remedy=f"Name them with {flags[guide]}, or choose another guide.",
+            )
+        if guide != options.guide and source is not None:
+            raise CohortError(
+                f"{flags[guide]} is given, but the guide is '{options.guide}'.",
+                remedy=f"Add --guide {guide}, or leave {flags[guide]} out.",
+            )
+
+
+def _guide_source(cohort: Cohort, guide_job: Path | None) -> GuideSource:
+    """The pseudo-labels and the decisions that lie beside them now.
+
+    Raises:
+        CaseError: A case that is neither rejected nor corrected has no whole pseudo-label of the cohort's classes.
+    """
+    if guide_job is None:
+        return GuideSource()
+    folders = guide_folders(cohort, Path(guide_job).absolute())
+    decisions = read_decisions(folders)
+    for case in reviewed_cohort(cohort, decisions).unlabelled:
+        guide_folder(cohort, case, folders)
+    return GuideSource(
+        folders={case_id: str(folder) for case_id, folder in folders.items()},
+        rejected=tuple(sorted(decisions.rejected)),
+        corrected={case_id: str(path) for case_id, path in decisions.corrected.items()},
+    )
+
+
+def _guide_inputs(cohort: Cohort, guide: GuideSource) -> dict[str, InputFile]:
+    """Every file of the pseudo-labels that guide, and the corrections."""
+    from SSLSegLib.pseudolabels.storage import RESULT, read_result
+
+    inputs = {f"{case_id}/correction": InputFile.of(Path(path)) for case_id, path in guide.corrected.items()}
+    for case_id in guide.folders.keys() - {*guide.rejected, *guide.corrected}:
+        folder = Path(guide.folders[case_id])
+        names = (RESULT, *read_result(folder).files)
+        inputs |= {f"{case_id}/guide/{name}": InputFile.of(folder / name) for name in names}
+    return dict(sorted(inputs.items()))
+
+
+def _weights_file(weights: str) -> Path:
+    from SSLSegLib.weights.store import find_weights
+
+    return Path(weights) if Path(weights).is_file() else find_weights(weights)
+
+
+def _encoder_file(path: str) -> Path:
+    if not Path(path).is_file():
+        raise WeightsError(f"There is no file {path}.", remedy="Name the encoder's weights with --encoder.")
+    return Path(path)
+
+
+KIND = JobKind("unimatch", UniMatchParameters, preflight, run)
