@@ -54,8 +54,8 @@ class HistoryTable:
         self.ui.loadRoundButton.toolTip = (
             none if labels is None else _("Show the selected labels in place of the unreviewed ones")
         )
-        last = max((each.number or 0 for each in self._labels), default=0)
-        later = labels is not None and labels.number is not None and labels.number < last
+        rounds = [each for each in self._labels if each.number]
+        later = labels is not None and any(_is_after(each, labels) for each in rounds)
         running = self.section.running
         self.ui.rollBackButton.enabled = later and not running
         self.ui.rollBackButton.toolTip = (
@@ -67,7 +67,7 @@ class HistoryTable:
             if later
             else _("There is no later round to undo")
         )
-        self.ui.plotButton.enabled = self.section.training is not None or last > 0
+        self.ui.plotButton.enabled = self.section.training is not None or bool(rounds)
         self.ui.plotButton.toolTip = (
             _("Show loss and agreement in a plot, which grows while a training is running")
             if self.ui.plotButton.enabled
@@ -101,12 +101,13 @@ class HistoryTable:
         if labels is None:
             return
         with slicer.util.tryWithErrorDisplay(_("The rounds could not be undone.")):
-            undone = refinement.roll_back(self.session.run, labels.number)
-            stale = [case for case in self.session.cases if refinement.shows_undone_round(case, labels.number)]
-            self.section.say(_("Undone: {n} rounds. Their files are kept aside.").format(n=len(undone)))
+            run = self.session.run
+            undone = refinement.roll_back(run, labels)
+            stale = [case for case in self.session.cases if refinement.shows_undone_round(run, case)]
+            self.section.say(_("Undone: {n} rounds. Their files are kept aside.").format(n=undone))
             self.session.run_changed.emit()
             if stale:  # nothing may show what is no longer there
-                steps = refinement.load_labels_steps(self.session.run, labels, stale)
+                steps = refinement.load_labels_steps(run, labels, stale)
                 self.session.stepper.start(steps, lambda count: self.session.results_changed.emit())
 
     def onPlot(self, checked=False):
@@ -114,4 +115,10 @@ class HistoryTable:
             training = self.section.training
             metrics = training.progress.metrics if training is not None else []
             kind = training.job.manifest.kind if training is not None else "selftraining"
-            self.plot.show(metrics, refinement.finished_rounds(self.session.run), plot_title(kind))
+            reports = refinement.finished_rounds(refinement.last_training(self.session.run))
+            self.plot.show(metrics, reports, plot_title(kind))
+
+
+def _is_after(labels, other):
+    """Whether a round would be undone by going back to other labels."""
+    return other.number == 0 or (labels.folder == other.folder and labels.number > (other.number or labels.number))

@@ -68,9 +68,14 @@ class JobRun:
 
     @property
     def running(self):
-        """Whether somebody works on it: our child, or a process that an earlier Slicer has left."""
+        """Whether somebody works on it: our child, or a process that an earlier Slicer has left.
+
+        A training holds the lock of the finished job whose labels it refines; that job is not running then.
+        """
         if self._process is not None:
             return self._process.running
+        if self.job.state().status not in ("pending", "running"):
+            return False
         from SSLSegLib.jobs.lock import lock_owner, owner_process
 
         owner = lock_owner(self.job.lock_path)

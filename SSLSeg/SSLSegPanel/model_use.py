@@ -6,15 +6,21 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from SSLSegPanel.dicom_export import name_algorithm
-from SSLSegPanel.refinement import finished_rounds
+from SSLSegPanel.refinement import SELF_TRAINING, finished_rounds, last_training
 
 __all__ = ["apply_steps", "export_steps", "trained_round"]
 
 
 def trained_round(run):
     """Name of the last finished round of a run, or None."""
-    done = finished_rounds(run)
-    return f"round {len(done)}" if done else None
+    done = finished_rounds(last_training(run))
+    return done[-1].name if done else None
+
+
+def _training(run):
+    """Which training of the job, where it is not the first."""
+    name = last_training(run).name
+    return [] if name == SELF_TRAINING else ["--training", name]
 
 
 def export_steps(run, folder):
@@ -28,7 +34,7 @@ def export_steps(run, folder):
     from SSLSegPanel.children import child_steps
 
     before = set(Path(folder).rglob("plans.json"))
-    arguments = ["-m", "SSLSegLib", "export-model", str(run.job.folder), "--out", str(folder)]
+    arguments = ["-m", "SSLSegLib", "export-model", str(run.job.folder), "--out", str(folder), *_training(run)]
     yield from child_steps(arguments, run.job.logs / "export-model.log")
     return next(iter(set(Path(folder).rglob("plans.json")) - before), Path(folder)).parent
 
@@ -58,7 +64,7 @@ def apply_steps(run, volumes, device="auto"):
             yield from aside(write_plain, path, node_to_volume(volume))
         yield _("Segmenting {n} volumes …").format(n=len(images))
         paths = [str(folder / f"{name}.nrrd") for name in images]
-        options = ["--out", str(folder / "out"), "--device", device]
+        options = ["--out", str(folder / "out"), "--device", device, *_training(run)]
         words = yield from child_steps(
             ["-m", "SSLSegLib", "predict", str(run.job.folder), *paths, *options], folder / "log.txt"
         )

@@ -118,14 +118,6 @@ class RefineSection:
             return
         run, preset = self.session.run, refinement.PRESETS[self.ui.refinePresetBox.currentIndex]
         with slicer.util.tryWithErrorDisplay(_("Refinement could not be started.")):
-            if self.kind == "selftraining" and refinement.other_training(run, preset):
-                question = _(
-                    "The rounds of this run were trained with other options than “{preset}”, so they cannot be gone on "
-                    "with.\n\nKeep them aside, and start anew? Their files stay in the folder of the run."
-                ).format(preset=preset)
-                if not slicer.util.confirmOkCancelDisplay(question, _("Start anew")):
-                    return
-                refinement.set_aside(run)
             steps = refinement.start_steps(
                 run,
                 self.kind,
@@ -145,7 +137,7 @@ class RefineSection:
     def watch(self, training):
         """Follow a training, whoever started it."""
         self.training, self._stopping = training, False
-        self._rounds = len(refinement.finished_rounds(self.session.run))
+        self._rounds = refinement.count_rounds(self.session.run)
         if self.session.parameters is not None:
             self.session.parameters.trainingFolder = str(training.job.folder)
         self._timer.start()
@@ -161,11 +153,12 @@ class RefineSection:
             show_error(error, _("The training can no longer be followed."))
             return
         progress = self.training.progress
-        reports = refinement.finished_rounds(self.session.run)
+        reports = refinement.finished_rounds(refinement.last_training(self.session.run))
+        rounds = refinement.count_rounds(self.session.run)
         self.history.plot.update(progress.metrics, reports)
         self._show_progress(running, progress)
-        if running and len(reports) != self._rounds:
-            self._rounds = len(reports)
+        if running and rounds != self._rounds:
+            self._rounds = rounds
             self.refresh()
             self.session.run_changed.emit()
         elif not running:

@@ -1,6 +1,5 @@
 """Refinement without Qt: jobs that improve on a run's labels, what they have left, and showing or undoing it."""
 
-import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -17,18 +16,18 @@ __all__ = [
     "ROUND",
     "WITH_RESULTS",
     "Labels",
+    "count_rounds",
     "finished_rounds",
     "history",
     "known_methods",
+    "last_training",
     "load_labels_steps",
-    "other_training",
     "prepare",
     "roll_back",
-    "set_aside",
     "shows_undone_round",
     "source_of",
     "start_steps",
-    "work_folder",
+    "trainings",
 ]
 
 SELF_TRAINING, UNIMATCH = "selftraining", "unimatch"
@@ -43,8 +42,8 @@ ROUND = "SSLSeg.Round"
 """Attribute of a segmentation that shows the labels of a round."""
 
 Labels = namedtuple("Labels", "name trained agreement time number folder")
-"""One state of the labels of a run: ``number`` is 0 for its pseudo-labels, N for round N of self-training, None for the
-results of another job, which lie in ``folder``. The other fields are texts."""
+"""One state of the labels of a run. ``number`` is 0 for its pseudo-labels, N for round N of the self-training in
+``folder``, None for the results of another job in ``folder``. The other fields are texts."""
 
 
 def known_methods():
@@ -52,11 +51,6 @@ def known_methods():
     from SSLSegLib.jobs.kinds import known_kinds
 
     return [kind for kind in (SELF_TRAINING, UNIMATCH) if kind in known_kinds()]
-
-
-def work_folder(run):
-    """Where the self-training of a run lies."""
-    return run.job.folder / "selftraining"
 
 
 def source_of(training):
@@ -74,30 +68,55 @@ def source_of(training):
 # What is there
 
 
-def finished_rounds(run):
-    """The reports of the finished rounds of a run, in order; empty where there are none."""
-    if run is None or not work_folder(run).is_dir():
+def trainings(run):
+    """Folders of the self-trainings of a run that have finished rounds; one with other options has its own."""
+    places = run.job.folder.glob("selftraining*") if run is not None else []
+    return sorted((each for each in places if _round_file(each, 1).is_file()), key=lambda each: (len(each.name), each))
+
+
+def last_training(run):
+    """The folder whose last round is the newest, or None."""
+    return max(trainings(run), key=lambda each: _round_file(each, _count(each)).stat().st_mtime, default=None)
+
+
+def finished_rounds(folder):
+    """The reports of the finished rounds of a training, in order; empty where there is none (None)."""
+    if folder is None:
         return []
-    from SSLSegLib.selftraining.folders import WorkFolder
     from SSLSegLib.selftraining.report import read_report
 
-    work = WorkFolder(work_folder(run))
-    return [read_report(work.round(number).report) for number in work.finished_rounds()]
+    return [read_report(_round_file(folder, number)) for number in range(1, _count(folder) + 1)]
+
+
+def count_rounds(run):
+    """How many rounds of a run are finished: quick to ask often."""
+    return sum(_count(folder) for folder in trainings(run))
+
+
+def _round_file(folder, number):
+    from SSLSegLib.selftraining.folders import WorkFolder
+
+    return WorkFolder(folder).round(number).report
+
+
+def _count(folder):
+    from SSLSegLib.selftraining.folders import WorkFolder
+
+    return len(WorkFolder(folder).finished_rounds())
 
 
 def history(run):
     """The states that a run's labels have been in, from its pseudo-labels on; empty where nothing refines them."""
-    rounds = finished_rounds(run)
-    others = _unimatch_results(run)
-    if not rounds and not others:
-        return []
-    found = [Labels(_("Pseudo-labels"), "", "", "", 0, None)]
-    for number, report in enumerate(rounds, start=1):
-        trained = _("{n} labelled + {m} others").format(n=len(report.labelled), m=len(report.trained))
-        agreement = "–" if report.agreement is None else f"{report.agreement:.3f}"
-        name = _("Round {n}").format(n=number)
-        found.append(Labels(name, trained, agreement, duration(report.seconds), number, None))
-    return found + others
+    found = []
+    for folder in trainings(run):
+        which = "" if folder.name == SELF_TRAINING else f" ({folder.name.removeprefix(SELF_TRAINING + '-')})"
+        for number, report in enumerate(finished_rounds(folder), start=1):
+            trained = _("{n} labelled + {m} others").format(n=len(report.labelled), m=len(report.trained))
+            agreement = "–" if report.agreement is None else f"{report.agreement:.3f}"
+            name = _("Round {n}").format(n=number) + which
+            found.append(Labels(name, trained, agreement, duration(report.seconds), number, folder))
+    found += _unimatch_results(run)
+    return [Labels(_("Pseudo-labels"), "", "", "", 0, None), *found] if found else []
 
 
 def _unimatch_results(run):
@@ -183,25 +202,6 @@ def _job_beside(folder, name, manifest):
         number += 1
 
 
-def other_training(run, preset):
-    """Whether the rounds of a run were trained with other numbers than this preset's, and cannot go on with it."""
-    from SSLSegLib.files import read_json
-    from SSLSegLib.selftraining.folders import WorkFolder
-    from SSLSegLib.selftraining.options import SelfTrainingOptions
-
-    settings = WorkFolder(work_folder(run)).settings
-    if not settings.is_file():
-        return False
-    return read_json(settings).get("options") != SelfTrainingOptions.of(preset).what()
-
-
-def set_aside(run):
-    """Keep the rounds there are under another name, so that a training can start anew. Returns where they are."""
-    target = work_folder(run).with_name(f"selftraining-{time.strftime('%Y%m%d-%H%M%S')}")
-    work_folder(run).rename(target)
-    return target
-
-
 # Labels in the scene
 
 
@@ -222,7 +222,7 @@ def load_labels_steps(run, labels, cases):
             continue
         yield _("Loading {name} …").format(name=case.name)
         if labels.number:
-            shown = yield from _show_round(run, labels.number, case)
+            shown = yield from _show_round(run, labels, case)
         else:
             folder = _results_of(run, labels) / run.job.result_folder(case.id).name
             shown = (folder / "result.json").is_file()
@@ -236,7 +236,7 @@ def _results_of(run, labels):
     return (run.job.folder if labels.folder is None else labels.folder) / "results"
 
 
-def _show_round(run, number, case):
+def _show_round(run, labels, case):
     """The label of a round; the uncertainty of the pseudo-label stays, since a round has none of its own."""
     from SSLSegLib.cases.reading import read_label_file
     from SSLSegLib.cases.volume import LabelMap
@@ -247,7 +247,8 @@ def _show_round(run, number, case):
     from SSLSegLib.selftraining.folders import WorkFolder
     from SSLSegPanel.children import aside
 
-    path = WorkFolder(work_folder(run)).round(number).predictions / f"{case.id}.nii.gz"
+    number = labels.number
+    path = WorkFolder(labels.folder).round(number).predictions / f"{case.id}.nii.gz"
     if not path.is_file():
         return False
     classes = run.job.manifest.checked_parameters().loaded_cohort().classes
@@ -260,7 +261,7 @@ def _show_round(run, number, case):
         name = _("{name} round {n}").format(name=case.name, n=number)
         node = label_to_segmentation_node(label, classes, case.volume, name, marks=marks)
         name_algorithm(node, marks.method)
-        node.SetAttribute(ROUND, str(number))
+        node.SetAttribute(ROUND, f"{labels.folder.name}/{number}")
         node.GetDisplayNode().SetVisibility(False)  # shown when the case is
         place_beside(node, case.volume)
         if case.result is not None:
@@ -269,16 +270,20 @@ def _show_round(run, number, case):
     return True
 
 
-def roll_back(run, last):
-    """Undo the rounds after ``last`` (0: all); their files are kept in ``reverted/``. Returns the undone numbers."""
+def roll_back(run, labels):
+    """Undo the rounds after these labels; their files are kept in ``reverted/``. Returns how many."""
     from SSLSegLib.selftraining.rounds import revert
 
-    return revert(work_folder(run), last)
+    folders = [labels.folder] if labels.number else trainings(run)
+    return sum(len(revert(folder, labels.number)) for folder in folders)
 
 
-def shows_undone_round(case, last):
-    """Whether a case shows, unreviewed, the labels of a round after ``last``."""
+def shows_undone_round(run, case):
+    """Whether a case shows, unreviewed, the labels of a round that is no longer there."""
     from SSLSegPanel.review import review_state
 
     shown = case.result.GetAttribute(ROUND) if case.result is not None else None
-    return bool(shown) and int(shown) > last and review_state(case.result) == "unreviewed"
+    if not shown or review_state(case.result) != "unreviewed":
+        return False
+    name, number = shown.rsplit("/", 1)
+    return not _round_file(run.job.folder / name, int(number)).is_file()

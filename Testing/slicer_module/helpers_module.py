@@ -52,9 +52,9 @@ def plot_curves():
     return found
 
 
-def write_rounds(job, count, cases):
+def write_rounds(job, count, cases, folder="selftraining"):
     """What rounds of self-training leave, without the training: round N has the label N in its first voxel."""
-    work = WorkFolder(job / "selftraining")
+    work = WorkFolder(job / folder)
     for number in range(1, count + 1):
         target = work.round(number)
         for case in cases:

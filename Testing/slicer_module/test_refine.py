@@ -137,30 +137,27 @@ def test_other_options_for_a_job_of_that_name_get_a_folder_of_their_own(refined,
     assert second.manifest.parameters["device"] == "cpu"
 
 
-def test_a_preset_that_cannot_go_on_with_the_rounds_there_keeps_them_aside_when_told_to(
-    refined, finished_job, monkeypatch
-):
-    from SSLSegPanel import refinement
+def test_a_training_with_other_options_lies_beside_the_first_and_is_told_apart(host, refined, finished_job):
+    write_rounds(finished_job, 1, CASES, folder="selftraining-2")
+    refined.session.run_changed.emit()
+    assert [row[0] for row in texts(refined.ui.roundsTable)] == ["Pseudo-labels", "Round 1", "Round 2", "Round 1 (2)"]
+    load(host, refined, 3)
+    assert refined.session.cases.find("c2").result.GetAttribute("SSLSeg.Round") == "selftraining-2/1"
+    assert not refined.ui.rollBackButton.enabled  # the rounds of the other training are not after this one
+    refined.ui.roundsTable.selectRow(1)
+    refined.ui.rollBackButton.click()
+    assert [row[0] for row in texts(refined.ui.roundsTable)] == ["Pseudo-labels", "Round 1", "Round 1 (2)"]
+
+
+def test_a_finished_run_whose_lock_a_training_holds_is_not_taken_for_running(refined, finished_job):
     from SSLSegPanel.job_run import JobRun
 
-    from SSLSegLib.files import write_json
-    from SSLSegLib.selftraining.options import SelfTrainingOptions
+    from SSLSegLib.jobs.lock import JobLock
 
-    settings = {"options": SelfTrainingOptions.of("standard").what()}
-    write_json(finished_job / "selftraining" / "settings.json", settings)
-    run = refined.session.run
-    assert refinement.other_training(run, "quick")
-    assert not refinement.other_training(run, "standard")
-    asked, started = [], []
-    monkeypatch.setattr(JobRun, "start", lambda self, **_: started.append(self))
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_: asked.append(text))  # declined
-    refined.ui.refineButton.click()
-    assert "other options" in asked[0]
-    assert not started
-    assert refined.ui.roundsTable.rowCount == 3
-    kept = refinement.set_aside(run)
-    assert (kept / "rounds" / "2" / "round.json").is_file()
-    assert not refinement.other_training(run, "quick")
+    with JobLock(finished_job / "lock.json"):
+        run = JobRun.open(finished_job)
+        assert not run.running
+        assert run.progress.ended == "finished"
 
 
 def test_refinement_says_what_it_needs_before_a_run(panel):
