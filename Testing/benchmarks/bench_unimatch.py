@@ -231,8 +231,8 @@ def dice(arguments: argparse.Namespace) -> None:
         for name in arguments.variants:
             changes = VARIANTS[name]
             if changes.get("guide") and guide is None:
-                guide = make_guide(cohort, folder / "guide", arguments.weights, seed)
-            options = UniMatchOptions.of("quick", seed=seed, steps=arguments.steps, **changes)
+                guide = make_guide(cohort, folder / "guide", arguments.weights, seed, arguments.insertions)
+            options = UniMatchOptions.of("quick", seed=seed, steps=arguments.steps, size=arguments.size, **changes)
             where = train_and_label(
                 cohort,
                 folder / name,
@@ -253,7 +253,7 @@ def dice(arguments: argparse.Namespace) -> None:
     write_json(Path(arguments.out) / "dice.json", {"seeds": arguments.seeds, "steps": arguments.steps, "dice": table})
 
 
-def make_guide(cohort: Cohort, folder: Path, weights: str, seed: int) -> Path:
+def make_guide(cohort: Cohort, folder: Path, weights: str, seed: int, insertions: int) -> Path:
     """TFFS pseudo-labels of the unlabelled cases, made once."""
     from SSLSegLib.pipelines import pseudo_label
     from SSLSegLib.pseudolabels.storage import is_complete, save_pseudo_label
@@ -266,7 +266,7 @@ def make_guide(cohort: Cohort, folder: Path, weights: str, seed: int) -> Path:
         pseudo_label(
             cohort,
             load_sam2(weights),
-            TffsOptions(),
+            TffsOptions(insertions=insertions),
             seed=seed,
             sink=lambda label: save_pseudo_label(folder / label.case_id, label, cohort.classes),
             skip=done,
@@ -308,6 +308,8 @@ def main() -> None:
     good.add_argument("--out", required=True)
     good.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     good.add_argument("--steps", type=int, default=1000)
+    good.add_argument("--size", type=int, help="Side of a view; the preset's by default.")
+    good.add_argument("--insertions", type=int, default=5, help="R of the TFFS guide.")
     good.add_argument("--shape", type=int, nargs=3, default=(24, 80, 96))
     good.add_argument("--weights", default="sslseg-small", help="SAM2 for the TFFS guide.")
     good.add_argument("--guide-job", nargs="*", help="SEED=FOLDER of a finished pseudo-labelling job.")

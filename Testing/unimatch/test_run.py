@@ -130,28 +130,50 @@ def test_an_image_with_other_channels_is_refused(cohort, finished):
         class_probabilities(load_model(finished[0].model), two)
 
 
-def test_sam2_guides_a_run_with_student_prompts_and_the_upper_bound_learns_from_references(cohort, tmp_path):
+@pytest.fixture(scope="module")
+def sam2(tmp_path_factory):
     from SSLSegLib.checkpoint.configuration import small_configuration
-    from SSLSegLib.unimatch.options import Prompting
     from SSLSegLib.weights.sam2_model import build_sam2
     from SSLSegLib.weights.saving import save_sam2
 
+    path = tmp_path_factory.mktemp("sam2") / "sam.safetensors"
     configuration = small_configuration(image_size=64, hidden=32, memory=16, trunk=16, stages=(1, 1, 1, 1))
-    save_sam2(tmp_path / "sam.safetensors", build_sam2(configuration), configuration)
+    save_sam2(path, build_sam2(configuration), configuration)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "by", "first_weight"), [("unimatch", "student", 1.0), ("mean-teacher", "teacher", 0.5)]
+)
+def test_sam2_guides_by_prompts_from_the_models_own_predictions_and_never_from_references(
+    tmp_path, sam2, method, by, first_weight
+):
+    """UniMatch v2 + SAM2, and the mean teacher + SAM of SemiSAM+; the references are not even there."""
+    import shutil
+
+    from SSLSegLib.unimatch.options import Prompting
+
+    blind = make_cohort(tmp_path / "cohort")
+    shutil.rmtree(tmp_path / "cohort" / "references")
     told = []
-    options = tiny_options(guide="sam2", steps=1, prompting=Prompting(by="student"))
     train_and_label(
-        cohort,
-        tmp_path / "sam2",
-        options,
-        sam2=tmp_path / "sam.safetensors",
+        blind,
+        tmp_path / "run",
+        tiny_options(method=method, guide="sam2", steps=1, prompting=Prompting(by=by)),
+        sam2=sam2,
         device="cpu",
         progress=lambda event, **fields: told.append((event, fields)),
     )
-    metrics = [fields for event, fields in told if event == "metric"]
-    assert metrics[0]["guide_weight"] == 1.0
-    where = train_and_label(cohort, tmp_path / "bound", tiny_options(method="upper-bound", steps=1), device="cpu")
-    assert sorted(path.name for path in where.slices.glob("*.label.npy")) == [f"c{n}.label.npy" for n in range(4)]
+    assert [fields["guide_weight"] for event, fields in told if event == "metric"] == [first_weight]
+    name = "Mean teacher" if method == "mean-teacher" else "UniMatch v2"
+    assert load_pseudo_label(tmp_path / "run" / "results" / "c2").provenance["method"] == f"{name} + SAM2"
+
+
+def test_the_upper_bound_learns_from_references_and_supervised_only_from_labels(cohort, tmp_path):
+    for method, seen in (("upper-bound", range(4)), ("supervised", range(2))):
+        where = train_and_label(cohort, tmp_path / method, tiny_options(method=method, steps=1), device="cpu")
+        assert sorted(path.name for path in where.slices.glob("*.label.npy")) == [f"c{n}.label.npy" for n in seen]
+        assert load_model(where.model).record.labelled == tuple(f"c{n}" for n in seen)
 
 
 def test_a_guide_without_its_source_is_refused_before_any_work(cohort, tmp_path):
