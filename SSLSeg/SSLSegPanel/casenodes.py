@@ -19,10 +19,10 @@ _RESULT_FOLDER = "SSLSeg.ResultFolder"
 def role_label(role):
     """A role in the user's language."""
     return {
-        "labelled": _("labelled"),
-        "unlabelled": _("unlabelled"),
-        "test": _("test"),
-        "ignored": _("ignored"),
+        "labelled": _("Labelled"),
+        "unlabelled": _("Unlabelled"),
+        "test": _("Test"),
+        "ignored": _("Ignored"),
     }[role]
 
 

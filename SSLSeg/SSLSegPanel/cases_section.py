@@ -11,10 +11,9 @@ from SSLSegPanel.casenodes import ROLES, role_label
 from SSLSegPanel.review import review_state, state_label
 from SSLSegPanel.segment_classes import segment_names, segments_in_pieces
 from SSLSegPanel.session import show_error
+from SSLSegPanel.widgets import enable, put, stretch
 
 __all__ = ["CasesSection"]
-
-_CHECKABLE = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable
 
 
 class CasesSection:
@@ -95,8 +94,8 @@ class CasesSection:
 
     def _show_summary(self, cases):
         counts = [(role, sum(case.role == role for case in cases)) for role in ROLES]
-        text = ", ".join(f"{count} {role_label(role)}" for role, count in counts if count)
-        self.ui.casesSummary.text = text or _("no cases yet")
+        text = ", ".join(f"{count} {role_label(role).lower()}" for role, count in counts if count)
+        self.ui.casesSummary.text = text or _("No cases yet")
 
     def _show_classes(self, cases):
         parameters = self.session.parameters
@@ -115,10 +114,12 @@ class CasesSection:
 
     def _show_selected(self):
         cases = self.selected()
-        self.ui.removeButton.enabled = bool(cases)
-        self.ui.roleBox.enabled = bool(cases)
+        nothing = "" if cases else _("Select cases in the table first.")
+        enable(self.ui.removeButton, nothing)
+        enable(self.ui.roleBox, nothing)
         one = cases[0] if len(cases) == 1 else None
-        self.ui.segmentationSelector.enabled = one is not None and one.role == "labelled"
+        alone = one is not None and one.role == "labelled"
+        enable(self.ui.segmentationSelector, "" if alone else _("Select one labelled case first."))
         self._filling = True
         self.ui.segmentationSelector.setCurrentNode(one.segmentation if one else None)
         if cases:
@@ -221,28 +222,3 @@ class CasesSection:
 
     def _said(self, text):
         self.ui.casesSummary.text = text
-
-
-def put(table, row, column, text, *, check=None, warn=False, align=None):
-    """A read-only cell, with a tick box where ``check`` is given."""
-    item = qt.QTableWidgetItem(text)
-    item.setToolTip(text)
-    item.setFlags(_CHECKABLE if check is not None else qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
-    if check is not None:
-        item.setCheckState(qt.Qt.Checked if check else qt.Qt.Unchecked)
-    if warn:
-        item.setForeground(qt.QBrush(qt.QColor(190, 60, 0)))
-    if align is not None:
-        item.setTextAlignment(align)
-    table.setItem(row, column, item)
-
-
-def stretch(table, column):
-    """Let a column take the room that the others leave; rows are as tight as Slicer's own tables."""
-    header = table.horizontalHeader()
-    for index in range(table.columnCount):
-        mode = qt.QHeaderView.Stretch if index == column else qt.QHeaderView.ResizeToContents
-        header.setSectionResizeMode(index, mode)
-    header.setHighlightSections(False)
-    table.verticalHeader().setVisible(False)
-    table.verticalHeader().setDefaultSectionSize(22)

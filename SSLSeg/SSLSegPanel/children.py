@@ -88,5 +88,6 @@ def child_steps(arguments, log):
             kill_tree(child.pid, patience=0)
     text = log.read_text(encoding="utf-8", errors="replace")
     if child.returncode:
-        raise SSLSegError(text.strip()[-800:] or f"A process ended with code {child.returncode}.")
+        last_words = text.strip().split("\n\n")[-1][-800:]  # before them, what it has said of its progress
+        raise SSLSegError(last_words or f"A process ended with code {child.returncode}.")
     return text

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from SSLSegPanel.export import ExportChoices, export_steps
 from SSLSegPanel.session import Stepper, set_setting, setting, show_error
+from SSLSegPanel.widgets import tell
 
 __all__ = ["ExportSection"]
 
@@ -19,6 +20,7 @@ class ExportSection:
     def __init__(self, ui, session):
         self.ui, self.session = ui, session
         self.children = Stepper()  # of its own: a model may take minutes, and results must not wait for it
+        tell(ui.exportLabel, "")
         ui.exportEdit.setCurrentPath(setting("ExportFolder", str(Path.home() / "SSLSeg" / "export")))
         ui.exportEdit.connect("currentPathChanged(QString)", lambda path: set_setting("ExportFolder", path))
         ui.exportButton.connect("clicked(bool)", self.onExport)
@@ -74,11 +76,11 @@ class ExportSection:
     def onExport(self, checked=False):
         def done(written):
             self.ui.exportButton.enabled = True
-            self.ui.exportLabel.text = _("{n} files in {folder}").format(n=len(written), folder=choices.folder)
+            tell(self.ui.exportLabel, _("{n} files in {folder}").format(n=len(written), folder=choices.folder))
 
         def failed(error):
             self.ui.exportButton.enabled = True
-            self.ui.exportLabel.text = ""
+            tell(self.ui.exportLabel, "")
             show_error(error, _("The export did not finish."))
 
         choices = self._choices()
@@ -86,7 +88,7 @@ class ExportSection:
         self.session.stepper.start(export_steps(self.session.cases, choices), done, failed, said=self._said)
 
     def _said(self, text):
-        self.ui.exportLabel.text = text
+        tell(self.ui.exportLabel, text)
 
     def onExportModel(self, checked=False):
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder for the nnU-Net model"))
@@ -115,15 +117,15 @@ class ExportSection:
 
         def done(value):
             self.refresh()
-            self.ui.exportLabel.text = told(value)
+            tell(self.ui.exportLabel, told(value))
 
         def failed(error):
             self.refresh()
-            self.ui.exportLabel.text = ""
+            tell(self.ui.exportLabel, "")
             show_error(error, problem)
 
         self.ui.exportModelButton.enabled = self.ui.applyModelButton.enabled = False
-        self.ui.exportLabel.text = doing
+        tell(self.ui.exportLabel, doing)
         self.children.start(steps, done, failed, said=self._said)
 
     def close(self):

@@ -6,10 +6,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from SSLSegPanel import refinement
-from SSLSegPanel.cases_section import put, stretch
 from SSLSegPanel.refine_texts import plot_title
 from SSLSegPanel.session import show_error
 from SSLSegPanel.training_plot import TrainingPlot
+from SSLSegPanel.widgets import put, stretch
 
 __all__ = ["HistoryTable"]
 

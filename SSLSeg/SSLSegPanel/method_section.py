@@ -9,8 +9,13 @@ from slicer.i18n import tr as _
 
 from SSLSegPanel.children import child_steps
 from SSLSegPanel.session import Stepper, set_setting, show_error
+from SSLSegPanel.widgets import enable, tell
 
 __all__ = ["MethodSection"]
+
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+"""What the entries of the box mean, in their order."""
 
 
 class MethodSection:
@@ -20,7 +25,7 @@ class MethodSection:
         self.ui, self.session = ui, session
         self._filling = False
         self.children = Stepper()
-        ui.deviceBox.setCurrentText(session.device)
+        ui.deviceBox.setCurrentIndex(DEVICES.index(session.device) if session.device in DEVICES else 0)
         ui.outputEdit.setCurrentPath(session.output)
         ui.weightsFolderEdit.setCurrentPath(session.weights_folder)
         ui.weightsBox.connect("activated(int)", self.onWeights)
@@ -29,6 +34,7 @@ class MethodSection:
         ui.checkDeviceButton.connect("clicked(bool)", self.onCheckDevice)
         ui.outputEdit.connect("currentPathChanged(QString)", self.onOutput)
         ui.weightsFolderEdit.connect("currentPathChanged(QString)", self.onWeightsFolder)
+        tell(ui.deviceLabel, "")
         session.parameters_changed.connect(self.refresh)
         session.setup_changed.connect(self.refresh)
 
@@ -53,7 +59,11 @@ class MethodSection:
         state = _("not on this computer") if problem else _("ready")
         self.ui.weightsLabel.text = f"{size}, {entry.licence}: {state}"
         self.ui.weightsLabel.toolTip = problem or f"{entry.purpose}\n{entry.source}\n{entry.citation}"
-        self.ui.downloadButton.enabled = bool(problem) and str(entry.source) != "ships with SSLSeg"
+        bundled = str(entry.source) == "ships with SSLSeg"
+        enable(
+            self.ui.downloadButton,
+            _("These weights come with SSLSeg.") if bundled else "" if problem else _("They are on this computer."),
+        )
         ct = self.session.parameters.modality.value == "CT"
         self.ui.windowLevelBox.enabled = self.ui.windowWidthBox.enabled = ct
 
@@ -62,8 +72,8 @@ class MethodSection:
         self.session.parameters_changed.emit()
 
     def onDevice(self, index):
-        set_setting("Device", self.ui.deviceBox.itemText(index))
-        self.ui.deviceLabel.text = ""
+        set_setting("Device", DEVICES[index])
+        tell(self.ui.deviceLabel, "")
 
     def onOutput(self, path):
         set_setting("JobFolder", path)
@@ -76,18 +86,18 @@ class MethodSection:
     def onCheckDevice(self, checked=False):
         """Try the device in a child process: torch never comes into Slicer itself."""
         if self.session.compute_missing:
-            self.ui.deviceLabel.text = _("torch is not installed yet: see 7. Set-up.")
+            tell(self.ui.deviceLabel, _("torch is not installed yet: see 7. Set-up."))
             return
         arguments = [self.session.logic.script("check_device.py"), self.session.device]
         self._start(arguments, self._show_device, lambda error: self._show_device(str(error)))
-        self.ui.deviceLabel.text = _("Trying …")
+        tell(self.ui.deviceLabel, _("Trying …"))
 
     def _show_device(self, text):
         try:
             outcome = json.loads(text.strip().splitlines()[-1])
-            self.ui.deviceLabel.text = outcome["outcome"]
+            tell(self.ui.deviceLabel, outcome["outcome"])
         except (ValueError, IndexError, KeyError):
-            self.ui.deviceLabel.text = _("The trial did not answer: {text}").format(text=text.strip()[-200:])
+            tell(self.ui.deviceLabel, _("The trial did not answer: {text}").format(text=text.strip()[-200:]))
 
     def onDownload(self, checked=False):
         name = self.session.parameters.weights

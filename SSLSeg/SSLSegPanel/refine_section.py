@@ -3,7 +3,6 @@
 
 from pathlib import Path
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -12,6 +11,7 @@ from SSLSegPanel.history_table import HistoryTable
 from SSLSegPanel.job_run import JobRun
 from SSLSegPanel.refine_texts import guide_label, method_label, preset_label, purpose
 from SSLSegPanel.session import UNIMATCH_PACKAGES, missing_packages, show_error
+from SSLSegPanel.widgets import enable, tell, timer
 
 __all__ = ["RefineSection"]
 
@@ -100,11 +100,10 @@ class RefineSection:
         self.refresh()
 
     def _show_attach(self, path=""):
-        self.ui.attachButton.enabled = bool(self.ui.attachEdit.currentPath)
+        enable(self.ui.attachButton, "" if self.ui.attachEdit.currentPath else _("Name the folder of a job first."))
 
     def say(self, text):
-        self.ui.refineStatusLabel.text = text
-        self.ui.refineStatusLabel.setVisible(bool(text))
+        tell(self.ui.refineStatusLabel, text)
 
     # The job
 
@@ -211,11 +210,3 @@ class RefineSection:
         """Stop watching; the training goes on, and can be attached to again."""
         self._timer.stop()
         self._mercy.stop()
-
-
-def timer(interval, slot, once=False):
-    made = qt.QTimer()
-    made.setInterval(interval)
-    made.setSingleShot(once)
-    made.connect("timeout()", slot)
-    return made

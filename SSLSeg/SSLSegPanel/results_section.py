@@ -8,8 +8,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from SSLSegPanel import review
-from SSLSegPanel.cases_section import put, stretch
 from SSLSegPanel.publish import SHOWN_ABOVE
+from SSLSegPanel.widgets import enable, put, stretch, tell
 
 __all__ = ["ResultsSection"]
 
@@ -75,17 +75,22 @@ class ResultsSection:
     def _show_buttons(self):
         case = self.current()
         state = review.review_state(case.result) if case else ""
+        nothing = "" if case else _("Select a finished case in the table first.")
+        editing = _("Keep the correction first, or revert it.") if state == "editing" else ""
         for button in (self.ui.acceptButton, self.ui.rejectButton):
-            button.enabled = case is not None and state != "editing"
-        self.ui.correctButton.enabled = case is not None
+            enable(button, nothing or editing)
+        enable(self.ui.correctButton, nothing)
         self.ui.correctButton.text = _("Keep correction") if state == "editing" else _("Correct")
-        self.ui.revertButton.enabled = case is not None and state != "unreviewed"
-        self.ui.show3DButton.enabled = case is not None
+        same = _("There is nothing to undo: this is the method's own label.") if state == "unreviewed" else ""
+        enable(self.ui.revertButton, nothing or same)
+        enable(self.ui.show3DButton, nothing)
+        no_map = "" if case is None or case.uncertainty else _("This case has no uncertainty map.")
         for button in (self.ui.nextSliceButton, self.ui.previousSliceButton):
-            button.enabled = case is not None and case.uncertainty is not None
+            enable(button, nothing or no_map)
         cases = [case for case in self.session.cases if case.result is not None]
         reviewed = [case for case in cases if review.review_state(case.result) in ("accepted", "corrected")]
-        self.ui.promoteButton.enabled = any(case.role == "unlabelled" for case in reviewed)
+        ready = any(case.role == "unlabelled" for case in reviewed)
+        enable(self.ui.promoteButton, "" if ready else _("Accept or correct a case first."))
 
     def show(self, case):
         """Show a case: its scan, its label, where it is uncertain, and its most uncertain slice."""
@@ -93,6 +98,7 @@ class ResultsSection:
         self.session.logic.showCase(case, self.session.parameters.overlayOpacity)
         self._slices = review.uncertain_slices(case.uncertainty) if case.uncertainty else []
         self._position = -1
+        self.ui.nextSliceButton.text = _("Next uncertain slice ▶")
         self._filling = True
         self.ui.show3DButton.setChecked(
             bool(case.result.GetDisplayNode().GetVisibility3D()) and has_surface(case.result)
@@ -161,7 +167,7 @@ class ResultsSection:
         self._position = min(max(self._position + by, 0), len(self._slices) - 1)
         _slice, (r, a, s) = self._slices[self._position]
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, r, a, s)
-        self.ui.nextSliceButton.toolTip = _("Slice {n} of {all} worth looking at (Ctrl+Shift+N)").format(
+        self.ui.nextSliceButton.text = _("Next uncertain slice ▶  {n} of {all}").format(
             n=self._position + 1, all=len(self._slices)
         )
 
@@ -199,7 +205,7 @@ class ResultsSection:
                 self.show(case)
                 self.refresh()
                 return
-        self.ui.statusLabel.text = _("All results are reviewed.")
+        tell(self.ui.statusLabel, _("All results are reviewed."))
 
     # Shortcuts, only while the module is shown
 

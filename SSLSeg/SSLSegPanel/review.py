@@ -27,11 +27,11 @@ _ATTRIBUTE = "SSLSeg.Review"
 def state_label(state):
     """A state in the user's language."""
     return {
-        "unreviewed": _("to review"),
-        "editing": _("being corrected"),
-        "accepted": _("accepted"),
-        "corrected": _("corrected"),
-        "rejected": _("rejected"),
+        "unreviewed": _("To review"),
+        "editing": _("Being corrected"),
+        "accepted": _("Accepted"),
+        "corrected": _("Corrected"),
+        "rejected": _("Rejected"),
     }[state]
 
 

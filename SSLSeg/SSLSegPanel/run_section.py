@@ -12,6 +12,7 @@ from SSLSegPanel.refinement import WITH_RESULTS
 from SSLSegPanel.review import restore_decision
 from SSLSegPanel.segment_classes import segment_names
 from SSLSegPanel.session import set_setting, setting, show_error
+from SSLSegPanel.widgets import tell
 
 __all__ = ["RunSection"]
 
@@ -39,7 +40,7 @@ class RunSection:
         for signal in (session.cases_changed, session.parameters_changed, session.setup_changed):
             signal.connect(self.refresh)
         ui.progressBar.setVisible(False)
-        ui.statusLabel.text = ""
+        tell(ui.statusLabel, "")
 
     # What is missing, what it will take
 
@@ -266,7 +267,7 @@ class RunSection:
         self.refresh()
 
     def _say(self, text):
-        self.ui.statusLabel.text = text
+        tell(self.ui.statusLabel, text)
 
     def onDetails(self, checked=False):
         self.ui.logText.setVisible(checked)

@@ -4,8 +4,8 @@
 import slicer
 from slicer.i18n import tr as _
 
-from SSLSegPanel.cases_section import put, stretch
 from SSLSegPanel.session import UNIMATCH_PACKAGES, missing_packages, show_error
+from SSLSegPanel.widgets import put, stretch
 
 __all__ = ["SetupSection"]
 
@@ -30,10 +30,10 @@ class SetupSection:
         compute = [name for name in session.compute_missing if name != "torch"]
         return [
             (_("Small packages"), _("cases, review, export"), session.light_missing, 20),
-            (_("torch"), _("computing; by the PyTorch extension"), missing_packages(["torch"]), 900),
-            (_("sam2 and drawing"), _("computing; without torchvision"), compute, 60),
-            (_("nnU-Net"), _("self-training only; by the NNUNet extension"), missing_packages(["nnunetv2"]), 200),
-            (_("transformers"), _("UniMatch v2 only"), missing_packages(UNIMATCH_PACKAGES), 30),
+            (_("torch"), _("computing (PyTorch extension)"), missing_packages(["torch"]), 900),
+            (_("sam2"), _("computing and drawing"), compute, 60),
+            (_("nnU-Net"), _("self-training (NNUNet extension)"), missing_packages(["nnunetv2"]), 200),
+            (_("transformers"), _("UniMatch v2"), missing_packages(UNIMATCH_PACKAGES), 30),
         ]
 
     def refresh(self):
@@ -42,7 +42,7 @@ class SetupSection:
         self.ui.setupTable.setRowCount(len(parts))
         for row, (name, purpose, missing, size) in enumerate(parts):
             put(self.ui.setupTable, row, 0, f"{name}: {purpose}")
-            put(self.ui.setupTable, row, 1, _("missing") if missing else _("installed"), warn=bool(missing))
+            put(self.ui.setupTable, row, 1, _("Missing") if missing else _("Installed"), warn=bool(missing))
             put(self.ui.setupTable, row, 2, _("about {n} MB").format(n=size) if missing else "")
         needed = [part for part in parts if part[2]]
         self.ui.installButton.enabled = bool(needed)

@@ -54,7 +54,7 @@ def test_a_file_of_that_name_is_never_overwritten(reviewing, tmp_path):
 
 def test_nothing_to_export_is_said_by_the_button(reviewing):
     assert not reviewing.ui.exportButton.enabled
-    assert "accepted and corrected" in reviewing.ui.exportButton.toolTip
+    assert "Accepted and corrected" in reviewing.ui.exportButton.toolTip
 
 
 DICOM = {"nifti": False, "segmentation": False, "dicom": True, "manifest": False}

@@ -38,10 +38,10 @@ def test_nothing_is_used_that_pythonqt_takes_differently(path):
 def test_a_cohort_fills_the_table_and_enables_the_button(loaded):
     rows = texts(loaded.ui.casesTable)
     assert [row[:2] for row in rows] == [
-        ["c0", "labelled"],
-        ["c1", "labelled"],
-        ["c2", "unlabelled"],
-        ["c3", "unlabelled"],
+        ["c0", "Labelled"],
+        ["c1", "Labelled"],
+        ["c2", "Unlabelled"],
+        ["c3", "Unlabelled"],
     ]
     assert [row[0] for row in texts(loaded.ui.classesTable)] == ["class 1", "class 2"]
     assert loaded.ui.applyButton.enabled, loaded.ui.applyButton.toolTip
@@ -137,6 +137,25 @@ def test_a_cohort_that_cannot_be_read_is_told_and_leaves_the_panel_usable(host, 
     host.wait_until(lambda: said)
     assert "schema_version" in said[0]
     assert panel.ui.addButton.enabled
+
+
+def test_what_cannot_be_pressed_says_why(panel, loaded):
+    for name in ("removeButton", "acceptButton", "revertButton", "promoteButton", "nextSliceButton", "attachButton"):
+        button = getattr(loaded.ui, name)
+        assert not button.enabled, name
+        assert button.toolTip.count(".") >= 1, name  # what it is for, and a sentence that says what to do first
+    loaded.ui.casesTable.selectRow(0)
+    assert loaded.ui.removeButton.enabled
+    assert "first" not in loaded.ui.removeButton.toolTip
+
+
+@pytest.mark.parametrize("section", ["methodSection", "runSection", "refineSection"])
+def test_folding_and_unfolding_shows_nothing_that_was_hidden(host, panel, section):
+    for collapsed in (True, False):
+        getattr(panel.ui, section).collapsed = collapsed
+        host.process_events()
+    hidden = ("deviceLabel", "progressBar", "logText", "refineProgressBar", "refineStatusLabel", "guideBox")
+    assert [name for name in hidden if not getattr(panel.ui, name).isHidden()] == []
 
 
 def test_missing_weights_are_told_with_the_way_to_get_them(panel):

@@ -125,7 +125,7 @@ def test_results_and_decisions_come_back_with_a_saved_scene(host, reviewing, tmp
     again = reviewing.session.cases.find(case.id)
     after = segment_masks(again.result, again.volume)
     assert all(np.array_equal(after[name], before[name]) for name in before)
-    assert sorted(row[3] for row in texts(reviewing.ui.resultsTable)) == ["accepted", "to review"]
+    assert sorted(row[3] for row in texts(reviewing.ui.resultsTable)) == ["Accepted", "To review"]
 
 
 def test_a_loaded_scene_knows_the_run_that_its_results_come_from(host, reviewing, finished_job, tmp_path):
@@ -148,8 +148,8 @@ def test_decisions_come_back_from_the_folder_when_a_job_is_attached_in_an_empty_
     panel.ui.attachButton.click()
     host.wait_until(lambda: panel.ui.resultsTable.rowCount == 2, 60)
     assert sorted((row[0], row[3]) for row in texts(panel.ui.resultsTable)) == [
-        ("c2", "accepted"),
-        ("c3", "to review"),
+        ("c2", "Accepted"),
+        ("c3", "To review"),
     ]
     assert panel.ui.casesTable.rowCount == 4
 

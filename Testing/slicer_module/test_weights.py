@@ -1,0 +1,87 @@
+"""Weights by a click, from a server on this machine that stands in for the publisher's."""
+
+import http.server
+import threading
+from typing import ClassVar
+
+import pytest
+import slicer
+
+CONTENT = b"weights that are only fetched here, never loaded"
+
+
+class FakePublisher(http.server.BaseHTTPRequestHandler):
+    """Serves one small file under any address, and remembers what was asked for."""
+
+    asked: ClassVar[list] = []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT)
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+@pytest.fixture
+def publisher(monkeypatch):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakePublisher)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    FakePublisher.asked.clear()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield FakePublisher
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def wanting(panel, tmp_path, monkeypatch):
+    """The panel with weights chosen that are not on this computer, and whose size is not published."""
+    monkeypatch.setenv("SSLSEG_WEIGHTS", str(tmp_path / "none"))
+    panel.ui.weightsFolderEdit.setCurrentPath(str(tmp_path / "weights"))
+    panel.session.parameters.weights = "MedSAM2_2411"
+    panel.methodSection.refresh()
+    assert "not on this computer" in panel.ui.weightsLabel.text
+    assert panel.ui.downloadButton.enabled
+    return panel
+
+
+def test_the_licence_is_shown_before_anything_is_fetched_and_no_is_an_answer(wanting, publisher, monkeypatch):
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, *_: asked.append(text))  # None: no
+    wanting.ui.downloadButton.click()
+    assert "Licence:" in asked[0]
+    assert "MedSAM2_2411" in asked[0]
+    assert publisher.asked == []
+    assert not wanting.methodSection.children.busy
+
+
+def test_a_click_and_a_yes_fetch_the_weights_into_the_chosen_folder(host, wanting, publisher, monkeypatch, tmp_path):
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *_: True)
+    wanting.ui.downloadButton.click()
+    assert "Downloading MedSAM2_2411" in wanting.ui.weightsLabel.text
+    host.wait_until(lambda: not wanting.methodSection.children.busy, 60)
+    host.process_events()
+    assert any(path.endswith("MedSAM2_2411.pt") for path in publisher.asked)
+    (fetched,) = (tmp_path / "weights").rglob("MedSAM2_2411.pt")
+    assert fetched.read_bytes() == CONTENT
+    assert "ready" in wanting.ui.weightsLabel.text
+    assert not wanting.ui.downloadButton.enabled
+
+
+def test_a_download_that_fails_is_told_and_can_be_tried_again(host, wanting, monkeypatch):
+    said = []
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *_: True)
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: said.append(text))
+    wanting.ui.downloadButton.click()
+    host.wait_until(lambda: said, 90)
+    assert "could not be downloaded" in said[0]
+    assert "Licence" not in said[0]  # that was said before
+    assert "Traceback" not in said[0]
+    assert wanting.ui.downloadButton.enabled
