@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from SSLSegLib.selftraining.folders import RoundFolder
     from SSLSegLib.selftraining.options import SelfTrainingOptions
     from SSLSegLib.selftraining.report import Outcome
+    from SSLSegLib.selftraining.run import How
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.features import VolumeFeatures
     from SSLSegLib.tffs.template import LabelledTemplate
@@ -60,8 +61,7 @@ def ssl_medsam2(
     results: Mapping[str, Path],
     work: Path,
     training: "SelfTrainingOptions",
-    *,
-    progress: Progress = silent,
+    **how: Unpack["How"],
 ) -> Refined:
     """Labels for the unlabelled cases and a model for new ones, from a few labelled cases (SSL-MedSAM2, Algorithm 1).
 
@@ -73,7 +73,7 @@ def ssl_medsam2(
         results: Unlabelled case -> folder of its pseudo-label.
         work: Folder of the self-training (:mod:`SSLSegLib.selftraining.folders`).
         training: How to train.
-        progress: Hears of the training.
+        how: See :class:`SSLSegLib.selftraining.run.How`.
 
     Raises:
         SSLSegError: A case cannot be used, or a training fails.
@@ -92,7 +92,7 @@ def ssl_medsam2(
     #     training set building:     D <- {D^l, (X^u, Y^u)}
     #     model refinement:          g <- train on D
     #     pseudo label updating:     Y^u <- g(X^u)
-    outcome = self_train(cohort, results, work, training, progress=progress)
+    outcome = self_train(cohort, results, work, training, **how)
     # Return refined model g
     return Refined(find_round(work, len(outcome.rounds)), outcome)
 

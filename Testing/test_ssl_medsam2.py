@@ -2,11 +2,17 @@
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
+import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from SSLSegLib import pipelines
 from SSLSegLib.cases.cohort import Cohort
@@ -20,6 +26,7 @@ from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.jobs.ssl_medsam2 import score_steps, ssl_medsam2_manifest
 from SSLSegLib.selftraining import rounds
 from SSLSegLib.selftraining.options import Network, Schedule, SelfTrainingOptions
+from SSLSegLib.selftraining.trainer import load_checkpoint
 from SSLSegLib.tffs.options import TffsOptions
 
 _SPECIFICATION = importlib.util.spec_from_file_location("small_cohort", Path(__file__).with_name("small_cohort.py"))
@@ -131,6 +138,45 @@ def test_a_job_ends_with_pseudo_labels_rounds_a_baseline_and_predictions(finishe
         ("labelled only", "test"),
     ]
     assert [report.name for report in reports] == ["round 1"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_on_a_cluster_labels_and_trainings_are_those_of_a_local_run_also_when_a_worker_dies(finished, tmp_path):
+    import distributed
+
+    manifest = finished.manifest
+    alone = manifest.model_copy(update={"parameters": {**manifest.parameters, "baseline": False, "report": False}})
+    job, killed = Job.create(tmp_path / "job", alone), []
+
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=None
+    ) as cluster:
+        job.scheduler = cluster.scheduler_address.replace("tcp", "dask")
+
+        def kill_who_trains():
+            with distributed.Client(cluster, set_as_default=False) as watching:
+                pids = watching.run(os.getpid)
+                while not (training := [w for w, tasks in watching.processing().items() if "train_on" in str(tasks)]):
+                    time.sleep(0.02)
+                os.kill(pids[training[0]], signal.SIGKILL)
+                killed.extend(training)
+
+        killer = threading.Thread(target=kill_who_trains, daemon=True)
+        killer.start()
+        assert run_job(job).status == "finished"
+        killer.join(10)
+    assert len(killed) == 1
+    for case in ("c1", "c2"):
+        for path in sorted(finished.result_folder(case).iterdir()):
+            assert (job.result_folder(case) / path.name).read_bytes() == path.read_bytes(), path
+        label = Path("selftraining/rounds/1/predictions") / f"{case}.nii.gz"
+        assert (job.folder / label).read_bytes() == (finished.folder / label).read_bytes()
+    ours, theirs = (
+        load_checkpoint(next((each.folder / "selftraining/rounds/1/res").rglob("checkpoint_final.pth")))
+        for each in (job, finished)
+    )
+    weights = theirs["network_weights"]
+    assert all(torch.equal(ours["network_weights"][name], weights[name]) for name in weights)
 
 
 def test_the_report_is_one_page_with_every_step(finished):

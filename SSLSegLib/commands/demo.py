@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from SSLSegLib.commands.selftraining import Preset
-from SSLSegLib.commands.shared import BUNDLED, DeviceOption, ThreadsOption, WeightsOption, console, print_scores
+from SSLSegLib.commands.shared import (
+    BUNDLED,
+    DeviceOption,
+    ThreadsOption,
+    TrainingPreset,
+    WeightsOption,
+    console,
+    print_scores,
+)
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.cohort import Cohort
@@ -33,8 +40,9 @@ def demo(
         ),
     ] = None,
     preset: Annotated[
-        Preset, typer.Option(help="Of the self-training. quick: minutes on generated scans; standard, paper: a GPU.")
-    ] = Preset.quick,
+        TrainingPreset,
+        typer.Option(help="Of the self-training. quick: minutes on generated scans; standard, paper: a GPU."),
+    ] = TrainingPreset.quick,
     weights: WeightsOption = BUNDLED,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -58,7 +66,7 @@ def demo(
     train = generated if self_training is None else self_training
     training = None
     if train:
-        folds = _FOLDS if generated and preset is Preset.quick else None
+        folds = _FOLDS if generated and preset is TrainingPreset.quick else None
         training = SelfTrainingOptions.of(preset.value, folds=folds, devices=("auto",))
     job = _job(out, checked, weights, training, device=device, threads=threads)
     if train and not generated:

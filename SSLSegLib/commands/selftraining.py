@@ -1,5 +1,6 @@
 """``self-train``: rounds after a pseudo-labelling job; ``predict``: the model on images; ``export-model``."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,28 +8,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from SSLSegLib.commands.shared import console
+from SSLSegLib.commands.shared import (
+    DeviceOption,
+    DevicesOption,
+    SchedulerOption,
+    SeedOption,
+    TrainingPreset,
+    console,
+)
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.cohort import Cohort
     from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.selftraining.folders import RoundFolder
     from SSLSegLib.selftraining.report import RoundReport
 
-__all__ = ["SELF_TRAINING", "export_model", "predict", "self_train", "self_training_folder"]
-
-SELF_TRAINING = "selftraining"
-"""Folder of a self-training run in its job's folder."""
+__all__ = ["export_model", "predict", "self_train"]
 
 JobArgument = Annotated[Path, typer.Argument(help="A finished pseudo-labelling job.")]
 RoundOption = Annotated[str | None, typer.Option("--round", help="A round's number, or 'baseline'. Default: the last.")]
-
-
-class Preset(StrEnum):
-    """How long and how large."""
-
-    quick = "quick"
-    standard = "standard"
-    paper = "paper"
+TrainingOption = Annotated[
+    str, typer.Option(help="Folder of the training in the job, where there are several: self-train says which.")
+]
+TRAINING = "selftraining"  # jobs.selftraining.WORK; to import it takes longer than to print the help
 
 
 class Configuration(StrEnum):
@@ -42,44 +44,45 @@ def self_train(
     job: JobArgument,
     rounds: Annotated[int | None, typer.Option(min=1, help="The most rounds. Default: the preset's.")] = None,
     preset: Annotated[
-        Preset, typer.Option(help="quick: minutes on a CPU; standard: hours on a GPU; paper: 1,000 epochs, 3 rounds.")
-    ] = Preset.quick,
+        TrainingPreset,
+        typer.Option(help="quick: minutes on a CPU; standard: hours on a GPU; paper: 1,000 epochs, 3 rounds."),
+    ] = TrainingPreset.quick,
     configuration: Annotated[Configuration | None, typer.Option(help="Default: the preset's.")] = None,
-    device: Annotated[
-        list[str] | None, typer.Option(help="auto, cpu, cuda:0 ...; several run folds side by side.")
-    ] = None,
+    device: DevicesOption = None,
     labelled_only: Annotated[
         bool, typer.Option("--labelled-only", help="Train the baseline: the same network on labelled cases only.")
     ] = False,
     revert_to: Annotated[int | None, typer.Option(min=0, help="First undo the rounds after this one.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="All random draws follow from it.")] = 42,
+    seed: SeedOption = 42,
+    scheduler: SchedulerOption = "local",
 ) -> None:
-    """Refine a job's pseudo-labels by self-training with nnU-Net; ends in a model. Run again to resume."""
-    from SSLSegLib.jobs.terminal import TerminalProgress
-    from SSLSegLib.selftraining import rounds as training
-    from SSLSegLib.selftraining.options import SelfTrainingOptions
+    """Refine a job's pseudo-labels by self-training with nnU-Net; ends in a model. Run again to resume.
 
-    opened, cohort = _open(job)
-    options = SelfTrainingOptions.of(
-        preset.value,
+    A training with other options than the one there is put beside it.
+    """
+    from SSLSegLib.jobs.cluster_folds import refuse_sending
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.selftraining import WORK, SelfTrainingParameters, refine, require_nnunet
+    from SSLSegLib.jobs.terminal import TerminalProgress
+
+    require_nnunet()
+    refuse_sending(scheduler)  # a wrong one is said before any work
+    opened = Job.open(job)
+    parameters = SelfTrainingParameters(
+        job=str(opened.folder),
+        preset=preset.value,
         rounds=rounds,
         configuration=configuration.value if configuration else None,
-        devices=tuple(map(_device, device or ["auto"])),
-        seed=seed,
+        device=tuple(device or ["auto"]),
+        labelled_only=labelled_only,
+        revert_to=revert_to,
     )
-    work = self_training_folder(opened)
-    results = {case.id: opened.result_folder(case.id) for case in cohort.unlabelled}
-    if revert_to is not None:
-        moved = training.revert(work, revert_to)
-        console.print(f"Undone: {', '.join(f'round {number}' for number in moved) or 'nothing'}.")
     with TerminalProgress(console) as progress:
-        if labelled_only:
-            training.train_labelled_only(cohort, results, work, options, progress=progress)
-            reports: tuple[RoundReport, ...] = ()
-        else:
-            reports = training.self_train(cohort, results, work, options, progress=progress).rounds
+        work, reports = refine(opened, parameters, seed=seed, scheduler=scheduler, progress=progress)
     _print_rounds(reports)
     console.print(f"Model and labels: {work}", soft_wrap=True, highlight=False)
+    if work.name != WORK:
+        console.print(f"Use it with: predict or export-model --training {work.name}", highlight=False)
 
 
 def predict(
@@ -89,25 +92,29 @@ def predict(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: predictions/ in the job's folder.")] = None,
     round_: RoundOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    training: TrainingOption = TRAINING,
+    device: DeviceOption = "auto",
 ) -> None:
     """Segment images with the model of a self-training: the average of its folds, and where they disagree."""
     from SSLSegLib.errors import CohortError
     from SSLSegLib.jobs.terminal import TerminalProgress
-    from SSLSegLib.selftraining.model import find_round, load_model
+    from SSLSegLib.selftraining.model import load_model
     from SSLSegLib.selftraining.predict import image_name, predict_files
+    from SSLSegLib.weights.device import resolve_device
 
     opened, cohort = _open(job)
-    model = load_model(find_round(self_training_folder(opened), round_))
+    model = load_model(_round(opened, training, round_))
     if images:
         files = {image_name(path): [path] for path in images}
     else:
         files = {case.id: cohort.image_paths(case) for case in cohort.test}
     if not files:
         raise CohortError("The cohort has no test cases.", remedy="Name the images to segment.")
-    output = out or opened.folder / "predictions" / model.report.name.replace(" ", "_")
+    output = out or _predictions(opened, training) / model.report.name.replace(" ", "_")
     with TerminalProgress(console) as progress:
-        predict_files(model, files, cohort.classes, output, device=_device(device), progress=progress)
+        predict_files(
+            model, files, cohort.classes, output, device=str(resolve_device(device).device), progress=progress
+        )
     console.print(f"Predictions: {output}", soft_wrap=True, highlight=False)
 
 
@@ -115,19 +122,14 @@ def export_model(
     job: JobArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the model folder into.")],
     round_: RoundOption = None,
+    training: TrainingOption = TRAINING,
 ) -> None:
     """Write the model as a standard nnU-Net v2 model folder (nnUNetv2_predict_from_modelfolder, SlicerNNUnet)."""
     from SSLSegLib.selftraining.export import export_model as export
-    from SSLSegLib.selftraining.model import find_round
 
     opened, cohort = _open(job)
-    folder = export(find_round(self_training_folder(opened), round_), out, cohort)
+    folder = export(_round(opened, training, round_), out, cohort)
     console.print(f"nnU-Net model: {folder}", soft_wrap=True, highlight=False)
-
-
-def self_training_folder(job: "Job") -> Path:
-    """Where a job's self-training lies."""
-    return job.folder / SELF_TRAINING
 
 
 def _open(path: Path) -> "tuple[Job, Cohort]":
@@ -137,17 +139,21 @@ def _open(path: Path) -> "tuple[Job, Cohort]":
     return job, job.manifest.checked_parameters().loaded_cohort()
 
 
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
+def _round(job: "Job", training: str, round_: str | None) -> "RoundFolder":
+    from SSLSegLib.errors import JobError
+    from SSLSegLib.selftraining.model import find_round
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    if Path(training).name != training:
+        raise JobError(f"{training!r} is no folder of the job.", remedy=f"Name one, such as {TRAINING}-2.")
+    return find_round(job.folder / training, round_)
 
 
-def _print_rounds(reports: "tuple[RoundReport, ...]") -> None:
+def _predictions(job: "Job", training: str) -> Path:
+    """Apart from each other where there are several trainings."""
+    return job.folder / "predictions" / ("" if training == TRAINING else training)
+
+
+def _print_rounds(reports: "Sequence[RoundReport]") -> None:
     if not reports:
         return
     table = Table(title="Self-training", caption="Agreement: Dice between the labels before and after a round")

@@ -1,6 +1,8 @@
 """What the commands share: options that several have, and how errors and scores look."""
 
 import logging
+import os
+import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -27,17 +29,22 @@ __all__ = [
     "Commands",
     "CpuIfNeededOption",
     "DeviceOption",
+    "DevicesOption",
     "InsertionsOption",
+    "JobFolderOption",
     "KeepAllOption",
     "Precision",
     "PrecisionOption",
     "Preset",
     "PresetOption",
+    "ReportOption",
     "ResampleOption",
+    "SceneOption",
     "SchedulerOption",
     "SeedOption",
     "ThreadsOption",
     "ThresholdOption",
+    "TrainingPreset",
     "WeightsOption",
     "console",
     "load_checked_cohort",
@@ -47,7 +54,21 @@ __all__ = [
 
 BUNDLED = "sslseg-small"
 
-console = Console()
+
+class PipeConsole(Console):
+    """A console whose reader may go away (``| head``): the work goes on, unheard."""
+
+    def on_broken_pipe(self) -> None:
+        """Called when the reader is gone."""
+        self.quiet = True
+        _write_to_nobody()
+
+
+console = PipeConsole()
+
+
+def _write_to_nobody() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # also what is flushed at the very end
 
 
 class Commands(TyperGroup):
@@ -56,7 +77,12 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:  # nobody reads what is printed any more, and there is nobody to tell
+            _write_to_nobody()
+            return None
         except SSLSegError as error:
             _say(str(error))
             raise typer.Exit(2) from None
@@ -81,6 +107,14 @@ class Preset(StrEnum):
 
     fast = "fast"
     balanced = "balanced"
+    paper = "paper"
+
+
+class TrainingPreset(StrEnum):
+    """How long and how large a training is."""
+
+    quick = "quick"
+    standard = "standard"
     paper = "paper"
 
 
@@ -110,6 +144,14 @@ SeedOption = Annotated[int, typer.Option(min=0, help="All random draws follow fr
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads on the CPU. Default: OMP_NUM_THREADS, else all cores.")
 ]
+DevicesOption = Annotated[
+    list[str] | None, typer.Option("--device", help="auto, cpu, cuda:0 ...; several are used side by side.")
+]
+JobFolderOption = Annotated[
+    Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")
+]
+ReportOption = Annotated[bool, typer.Option(help="Write tables and pictures.")]
+SceneOption = Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")]
 ResampleOption = Annotated[
     bool, typer.Option("--resample-labels", help="Put labels of another geometry onto their image's grid.")
 ]

@@ -11,10 +11,13 @@ from SSLSegLib.commands.shared import (
     CpuIfNeededOption,
     DeviceOption,
     InsertionsOption,
+    JobFolderOption,
     KeepAllOption,
     PrecisionOption,
     PresetOption,
+    ReportOption,
     ResampleOption,
+    SceneOption,
     SchedulerOption,
     SeedOption,
     ThreadsOption,
@@ -34,7 +37,7 @@ __all__ = ["expect", "print_outputs", "run", "run_in_terminal", "tffs"]
 
 def tffs(
     cohort: CohortArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")],
+    out: JobFolderOption,
     weights: WeightsOption = BUNDLED,
     preset: PresetOption = None,
     insertions: InsertionsOption = None,
@@ -45,8 +48,8 @@ def tffs(
     seed: SeedOption = 42,
     threads: ThreadsOption = None,
     resample_labels: ResampleOption = False,
-    report: Annotated[bool, typer.Option(help="Write tables and pictures.")] = True,
-    scene: Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")] = True,
+    report: ReportOption = True,
+    scene: SceneOption = True,
     cpu_if_needed: CpuIfNeededOption = False,
     scheduler: SchedulerOption = "local",
 ) -> None:

@@ -8,9 +8,14 @@ import typer
 
 from SSLSegLib.commands.shared import (
     CohortArgument,
+    DevicesOption,
+    JobFolderOption,
+    ReportOption,
     ResampleOption,
+    SceneOption,
     SeedOption,
     ThreadsOption,
+    TrainingPreset,
     console,
     load_checked_cohort,
 )
@@ -29,14 +34,6 @@ class GuideChoice(StrEnum):
     sam2 = "sam2"
 
 
-class PresetChoice(StrEnum):
-    """How long and how large."""
-
-    quick = "quick"
-    standard = "standard"
-    paper = "paper"
-
-
 class MethodChoice(StrEnum):
     """What is trained: the method, and baselines on the same network."""
 
@@ -48,7 +45,7 @@ class MethodChoice(StrEnum):
 
 def unimatch(
     cohort: CohortArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")],
+    out: JobFolderOption,
     guide: Annotated[
         GuideChoice,
         typer.Option(help="none; tffs: pseudo-labels of --guide-job; sam2: --sam2, prompted by the teacher."),
@@ -56,9 +53,9 @@ def unimatch(
     guide_job: Annotated[Path | None, typer.Option(help="A finished pseudo-labelling job, for --guide tffs.")] = None,
     sam2: Annotated[str | None, typer.Option(help="Name in the catalogue or path of a file, for --guide sam2.")] = None,
     preset: Annotated[
-        PresetChoice,
+        TrainingPreset,
         typer.Option(help="quick: small, from scratch, minutes on a CPU; standard: hours on a GPU; paper: DINOv2-B."),
-    ] = PresetChoice.quick,
+    ] = TrainingPreset.quick,
     method: Annotated[
         MethodChoice, typer.Option(help="The method or a baseline; upper-bound also learns from references.")
     ] = MethodChoice.unimatch,
@@ -69,15 +66,13 @@ def unimatch(
     batch: Annotated[int | None, typer.Option(min=1, help="Labelled, and as many unlabelled, slices a step.")] = None,
     size: Annotated[int | None, typer.Option(min=16, help="Side of a view in pixels, whole patches.")] = None,
     test_cases: Annotated[bool, typer.Option("--test-cases", help="Label the test cases too.")] = False,
-    device: Annotated[
-        list[str] | None, typer.Option(help="auto, cpu, cuda:0 ...; several train together, each with a batch.")
-    ] = None,
+    device: DevicesOption = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw views beside the training.")] = 0,
     seed: SeedOption = 42,
     threads: ThreadsOption = None,
     resample_labels: ResampleOption = False,
-    report: Annotated[bool, typer.Option(help="Write tables and pictures.")] = True,
-    scene: Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")] = True,
+    report: ReportOption = True,
+    scene: SceneOption = True,
 ) -> None:
     """Train a specialist (DINOv2 + DPT) by UniMatch v2 and label the unlabelled cases. Run again to resume."""
     from SSLSegLib.commands.tffs import print_outputs, run_in_terminal

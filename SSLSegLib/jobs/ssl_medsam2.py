@@ -8,20 +8,18 @@ predictions/round_N/<case>/   the final model on the test cases; predictions/bas
 report/report.html            one report of all steps
 """
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from SSLSegLib.cases.cohort import Cohort
-from SSLSegLib.errors import JobError
 from SSLSegLib.files import read_json, sha256_of, write_json
 from SSLSegLib.jobs import tffs
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.inputs import cohort_inputs
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.manifest import Manifest
-from SSLSegLib.jobs.selftraining import WORK
+from SSLSegLib.jobs.selftraining import WORK, require_nnunet
 from SSLSegLib.jobs.tffs import TffsParameters, tffs_manifest
 from SSLSegLib.progress import Progress
 from SSLSegLib.selftraining.options import SelfTrainingOptions
@@ -91,28 +89,35 @@ def ssl_medsam2_manifest(
 
 def preflight(job: Job, progress: Progress) -> None:
     """As for pseudo-labels, and nnU-Net must be installed: better said now than after the first step."""
-    if importlib.util.find_spec("nnunetv2") is None:
-        raise JobError("nnU-Net is not installed.", remedy="Install nnunetv2 (in Slicer: the NNUNet extension).")
+    from SSLSegLib.jobs.cluster_folds import refuse_sending
+
+    require_nnunet()
+    refuse_sending(job.scheduler)
     tffs.preflight(job, progress)
 
 
 def run(job: Job, progress: Progress) -> None:
     """Algorithm 1, then the comparison and the predictions; whatever is finished is kept and skipped."""
+    from SSLSegLib.jobs.cluster_folds import fold_trainer
     from SSLSegLib.pipelines import ssl_medsam2
     from SSLSegLib.selftraining.rounds import train_labelled_only
 
     parameters: SslMedSam2Parameters = job.manifest.checked_parameters()  # type: ignore[assignment]
-    cohort, training = parameters.loaded_cohort(), _on_real_devices(parameters)
+    cohort, device = parameters.loaded_cohort(), _device_here(parameters)
     results, work, tell = _results(job, cohort), job.folder / WORK, _of_training(progress)
 
     def pseudo_label_cases() -> None:
-        tffs.run(job, progress)  # with a first report and the scene, to look at while the networks train
+        """Nothing is missing any more."""
 
-    refined = ssl_medsam2(cohort, pseudo_label_cases, results, work, training, progress=tell)
-    _predict(job, cohort, refined.model, training.devices[0], tell)
-    if parameters.baseline and any(case.reference for case in cohort.test):
-        train_labelled_only(cohort, results, work, training, progress=tell)
-        _predict(job, cohort, _baseline(job), training.devices[0], tell)
+    tffs.run(job, progress)  # with a first report and the scene, to look at while the networks train
+    # Only now: on a cluster its workers would stand about until the pseudo-labels are there.
+    with fold_trainer(job.scheduler, _devices(parameters), parameters.training.folds, progress) as (devices, trainer):
+        training = parameters.training.model_copy(update={"devices": devices})
+        refined = ssl_medsam2(cohort, pseudo_label_cases, results, work, training, progress=tell, trainer=trainer)
+        _predict(job, cohort, refined.model, device, tell)
+        if parameters.baseline and any(case.reference for case in cohort.test):
+            train_labelled_only(cohort, results, work, training, progress=tell, trainer=trainer)
+            _predict(job, cohort, _baseline(job), device, tell)
     if parameters.report:
         _write_report(job, cohort, progress)
 
@@ -147,14 +152,16 @@ def _baseline(job: Job) -> "RoundFolder":
     return WorkFolder(job.folder / WORK).baseline
 
 
-def _on_real_devices(parameters: SslMedSam2Parameters) -> SelfTrainingOptions:
-    from SSLSegLib.weights.device import resolve_device
+def _devices(parameters: SslMedSam2Parameters) -> tuple[str, ...]:
+    """Of the training; where it leaves the choice open, the device of the pseudo-labelling."""
+    return tuple(parameters.device if name == "auto" else name for name in parameters.training.devices)
 
-    devices = tuple(
-        str(resolve_device(parameters.device).device) if name == "auto" else name
-        for name in parameters.training.devices
-    )
-    return parameters.training.model_copy(update={"devices": devices})
+
+def _device_here(parameters: SslMedSam2Parameters) -> str:
+    """For what this process computes itself."""
+    from SSLSegLib.jobs.cluster_folds import real_device
+
+    return real_device(_devices(parameters)[0])
 
 
 def _predict(job: Job, cohort: Cohort, model: "RoundFolder", device: str, progress: Progress) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from SSLSegLib.cases.cohort import Cohort
-from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.folder import Job
-from SSLSegLib.jobs.inputs import cohort_inputs, with_absolute_paths
+from SSLSegLib.jobs.inputs import cohort_inputs, refuse_changed_inputs, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.manifest import InputFile, Manifest
 from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
+from SSLSegLib.processes import usable_cores
 from SSLSegLib.progress import Progress
 from SSLSegLib.tffs.options import TffsOptions
 
@@ -91,7 +91,7 @@ def threads_here() -> int:
     wish = os.environ.get("OMP_NUM_THREADS", "")
     if wish.isdigit() and int(wish) > 0:
         return int(wish)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def _weights_file(weights: str) -> Path:
@@ -105,13 +105,7 @@ def preflight(job: Job, progress: Progress) -> None:
     from SSLSegLib.cases.preflight import check_cohort, raise_on_errors
 
     progress("stage", stage="Checking the cases", total=None)
-    changes = job.manifest.changed_inputs()
-    if changes:
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-        raise JobError(
-            f"An input has changed since the job was made: {changes[0]}{more}.",
-            remedy="Restore it, or start a new job in another folder.",
-        )
+    refuse_changed_inputs(job.manifest)
     cohort = job.manifest.checked_parameters().loaded_cohort()
     cohort.require(labelled=1, unlabelled=1)
     if job.state().checked:  # by an earlier run, and nothing has changed since
@@ -172,7 +166,8 @@ def _counter(finished: Sequence[str], total: int, progress: Progress) -> Callabl
 
 
 def _segment(job: Job, cohort: Cohort, finished: list[str], progress: Progress) -> None:
-    from SSLSegLib.jobs.schedulers import is_local, segment_on_cluster
+    from SSLSegLib.jobs.cluster_cases import segment_on_cluster
+    from SSLSegLib.jobs.schedulers import is_local
     from SSLSegLib.jobs.segmenting import Segmenter
 
     def waiting() -> list[str]:

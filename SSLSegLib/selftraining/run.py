@@ -37,7 +37,7 @@ from SSLSegLib.selftraining.relabel import build_training_set
 from SSLSegLib.selftraining.report import RoundReport, RoundRoles, read_report, write_report
 from SSLSegLib.selftraining.train_fold import FoldSpec
 
-__all__ = ["How", "Run", "Trainer"]
+__all__ = ["How", "Run", "Trainer", "other_settings"]
 
 Trainer = Callable[[Sequence[Child], Sequence[str], Path, Events], None]
 """Trains folds as :func:`~SSLSegLib.selftraining.children.run_children` does, here or elsewhere."""
@@ -246,25 +246,35 @@ class Run:
         return changes
 
 
-def _check_settings(work: WorkFolder, cohort: Cohort, options: SelfTrainingOptions) -> None:
-    """Write down what the run depends on; refuse to mix two runs in a folder."""
-    settings = {
+def other_settings(work: WorkFolder, cohort: Cohort, options: SelfTrainingOptions) -> list[str]:
+    """In what the run of a folder differs from this one; nothing where it is this one or there is none."""
+    if not work.settings.is_file():
+        return []
+    there = json.loads(work.settings.read_text(encoding="utf-8"))
+    ours = json.loads(json.dumps(_settings(cohort, options)))
+    return [name for name, value in ours.items() if there.get(name) != value]
+
+
+def _settings(cohort: Cohort, options: SelfTrainingOptions) -> dict[str, object]:
+    """What a run depends on."""
+    return {
         "schema_version": 1,
         "options": options.what(),
         "classes": [[each.value, each.name] for each in cohort.classes],
         "labelled": sorted(case.id for case in cohort.labelled),
         "unlabelled": sorted(case.id for case in cohort.unlabelled),
     }
-    if not work.settings.is_file():
-        write_json(work.settings, settings)
-        return
-    there = json.loads(work.settings.read_text(encoding="utf-8"))
-    other = [name for name, value in settings.items() if there.get(name) != json.loads(json.dumps(value))]
-    if other:
+
+
+def _check_settings(work: WorkFolder, cohort: Cohort, options: SelfTrainingOptions) -> None:
+    """Write down what the run depends on; refuse to mix two runs in a folder."""
+    if other := other_settings(work, cohort, options):
         raise SelfTrainingError(
             f"{work.path} holds a self-training run with other {', '.join(other)}.",
             remedy="Choose another folder, or give the same options; nothing was changed.",
         )
+    if not work.settings.is_file():
+        write_json(work.settings, _settings(cohort, options))
 
 
 def _plan(work: WorkFolder, options: SelfTrainingOptions, interpreter: Path, progress: Progress) -> None:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 import distributed  # noqa: E402
 import psutil  # noqa: E402
 
-from SSLSegLib.jobs import schedulers  # noqa: E402
+from SSLSegLib.jobs import cluster_cases  # noqa: E402
 from SSLSegLib.jobs.folder import Job  # noqa: E402
 from SSLSegLib.jobs.runner import run_job  # noqa: E402
 from SSLSegLib.progress import silent  # noqa: E402
@@ -80,7 +80,7 @@ def main() -> int:
         with cluster(2) as dask, distributed.Client(dask, set_as_default=False) as client:
             queue = Job.create(folder / "queued", manifest)
             queue.scheduler = "dask://unused:1"
-            real, schedulers.segment_case = schedulers.segment_case, nothing_much
+            real, cluster_cases.segment_case = cluster_cases.segment_case, nothing_much
             process, rss = psutil.Process(), []
 
             def told(case_id: str) -> None:
@@ -90,9 +90,9 @@ def main() -> int:
 
             began = time.monotonic()
             names = [f"q{number}" for number in range(options.queued)]
-            schedulers.segment_on_cluster(queue, names, told, silent, client=client)
+            cluster_cases.segment_on_cluster(queue, names, told, silent, client=client)
             seconds = time.monotonic() - began
-            schedulers.segment_case = real
+            cluster_cases.segment_case = real
             left = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
         growth = rss[-1] - rss[min(1, len(rss) - 1)] if rss else 0.0
         print(

@@ -16,7 +16,7 @@ from SSLSegLib.errors import SSLSegError
 
 __all__ = ["Format", "Hang", "try_input"]
 
-SECONDS = 20  # generous on a loaded machine; an endless read takes longer than any limit
+SECONDS = 60  # generous on a loaded machine; an endless read takes longer than any limit
 MEMORY = 2**30  # bytes of address space that reading one small file may ask for
 
 

@@ -18,6 +18,7 @@ class CountingParameters(BaseModel):
 
     cases: list[str] = ["a", "b", "c", "d"]
     seconds: float = 0.0  # of work per case
+    gate: str | None = None  # a file: while it is there, no case after the second is begun
     failing: str | None = None
     grandchild: bool = False  # start a process that would run for minutes
     deaf: bool = False  # do not end when asked politely
@@ -46,6 +47,8 @@ def run(job, progress):
         if not job.has_result(case):
             if case == parameters.failing:
                 raise CaseError("it cannot be counted.", case_id=case, remedy="Leave it out.")
+            while number >= 2 and parameters.gate and os.path.exists(parameters.gate):
+                time.sleep(0.02)
             time.sleep(parameters.seconds)
             with job.new_result(case) as folder:
                 (folder / "count.txt").write_text(f"{job.manifest.seed} {case}")

@@ -71,7 +71,7 @@ def test_an_owner_elsewhere_keeps_the_lock_as_long_as_its_heart_beats(path):
 def test_the_heart_beats(path):
     with JobLock(path, heartbeat=0.02):
         os.utime(path, (0, 0))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while path.stat().st_mtime == 0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert path.stat().st_mtime > 0
@@ -81,7 +81,7 @@ def test_who_lost_the_lock_is_told_and_does_not_remove_the_new_owners(path):
     with JobLock(path, heartbeat=0.02) as lock:
         lock.check()
         write_owner(path)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not lock.lost and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(JobError, match="took this job over"):
@@ -106,7 +106,7 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(path):
         try:
             with JobLock(path):
                 won.append(1)
-                release.wait(10)  # until all others have tried: a lock given back is anybody's
+                release.wait(60)  # until all others have tried: a lock given back is anybody's
         except JobError:
             lost.append(1)
             if len(lost) == 7:

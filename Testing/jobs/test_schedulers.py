@@ -9,7 +9,7 @@ import pytest
 from small_job import contents
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.jobs import schedulers
+from SSLSegLib.jobs import cluster_cases, schedulers
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.jobs.schedulers import SlurmConfiguration, parse_scheduler, slurm_cluster_arguments
@@ -62,21 +62,22 @@ def test_two_workers_give_the_bytes_of_a_local_run_also_when_one_is_killed(tmp_p
                 killed.append(watching.processing()[victim])
                 os.kill(pid, signal.SIGKILL)
 
-        killer = threading.Thread(target=kill_one)
+        killer = threading.Thread(target=kill_one, daemon=True)
         killer.start()
         assert run_job(job, lambda event, **fields: heard.append((event, fields))).status == "finished"
-        killer.join()
+        killer.join(60)
+    assert killed, "nobody was killed"
     assert killed[0], "it was killed with nothing in hand"
     assert contents(job) == contents(small_finished)
     assert sorted(fields["case"] for event, fields in heard if event == "result") == ["c1", "c2", "c3"]
 
 
 def test_inputs_that_are_sent_give_the_same_bytes_where_no_disk_is_shared(tmp_path, small_manifest, small_finished):
-    shared = schedulers._files_of(small_manifest, labelled=True)
-    own = schedulers._files_of(small_manifest, case_id="c2")
+    shared = cluster_cases._files_of(small_manifest, labelled=True)
+    own = cluster_cases._files_of(small_manifest, case_id="c2")
     folder = small_manifest.parameters["weights"].rsplit("/", 1)[0]
     text = small_manifest.model_dump_json().replace(folder, "/elsewhere")
-    files, _ = schedulers.segment_case(text, "c2", shared, own)
+    files, _ = cluster_cases.segment_case(text, "c2", shared, own)
     there = small_finished.result_folder("c2")
     assert files == {name: (there / name).read_bytes() for name in files}
     assert "result.json" in files
@@ -86,14 +87,14 @@ def test_inputs_that_are_sent_give_the_same_bytes_where_no_disk_is_shared(tmp_pa
 def forgotten():
     """What a task keeps on its worker for the next one must not live on in this process."""
     yield
-    schedulers.forget()
+    cluster_cases.forget()
 
 
 def test_a_worker_that_sees_other_files_refuses_the_task(tmp_path, small_manifest):
     path = small_manifest.inputs["c2/image_0"].path
     text = small_manifest.model_dump_json().replace(path, path + ".gone")
     with pytest.raises(JobError, match="On the worker"):
-        schedulers.segment_case(text, "c2", {}, {})
+        cluster_cases.segment_case(text, "c2", {}, {})
 
 
 def test_a_slurm_configuration_becomes_a_script_that_asks_for_it(tmp_path):

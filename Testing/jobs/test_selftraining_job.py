@@ -1,0 +1,120 @@
+"""The job that refines another one: what it asks of the training, where that lies, and what it undoes only once."""
+
+import json
+import shutil
+
+import pytest
+
+from SSLSegLib.errors import JobError
+from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.lock import JobLock
+from SSLSegLib.jobs.runner import run_job
+from SSLSegLib.jobs.selftraining import selftraining_manifest, training_folder
+from SSLSegLib.selftraining import rounds
+from SSLSegLib.selftraining.folders import WorkFolder
+from SSLSegLib.selftraining.options import SelfTrainingOptions
+from SSLSegLib.selftraining.report import Outcome
+from SSLSegLib.selftraining.run import _check_settings
+
+
+class FakeTraining:
+    """Stands for the rounds: writes down what it was asked and leaves finished rounds."""
+
+    def __init__(self, monkeypatch):
+        self.asked = []
+        self.rounds = 2
+        monkeypatch.setattr(rounds, "self_train", self.self_train)
+        monkeypatch.setattr(rounds, "train_labelled_only", self.train_labelled_only)
+
+    def self_train(self, cohort, results, work, options, **how):
+        _check_settings(WorkFolder(work), cohort, options)
+        self.asked.append(("rounds", work.name, options, sorted(results)))
+        for number in range(1, self.rounds + 1):
+            WorkFolder(work).round(number).report.parent.mkdir(parents=True, exist_ok=True)
+            WorkFolder(work).round(number).report.touch()
+        return Outcome(rounds=(), stopped="limit")
+
+    def train_labelled_only(self, cohort, results, work, options, **how):
+        self.asked.append(("labelled only", work.name, options, sorted(results)))
+
+
+@pytest.fixture
+def training(monkeypatch):
+    return FakeTraining(monkeypatch)
+
+
+@pytest.fixture
+def labelled(tmp_path, small_finished):
+    """A finished pseudo-labelling job of one's own."""
+    shutil.copytree(small_finished.folder, tmp_path / "labelled")
+    return Job.open(tmp_path / "labelled")
+
+
+@pytest.fixture
+def refinement(tmp_path, labelled):
+    def make(name="refinement", **parameters):
+        return Job.create(tmp_path / name, selftraining_manifest(labelled, device="cpu", **parameters))
+
+    return make
+
+
+def test_a_refinement_asks_for_what_its_manifest_says(training, refinement):
+    job = refinement(preset="standard", rounds=1, configuration="2d", seed=7)
+    assert run_job(job).status == "finished"
+    ((what, folder, options, cases),) = training.asked
+    assert (what, folder, cases) == ("rounds", "selftraining", ["c1", "c2", "c3"])
+    assert (options.preset, options.rounds, options.configuration) == ("standard", 1, "2d")
+    assert (options.seed, options.devices) == (7, ("cpu",))
+
+
+def test_a_refinement_may_be_the_baseline(training, refinement):
+    run_job(refinement(labelled_only=True))
+    assert training.asked[0][0] == "labelled only"
+
+
+def test_a_training_with_other_options_is_put_beside_the_one_there(training, refinement, labelled):
+    run_job(refinement("first", preset="quick"))
+    run_job(refinement("other", preset="quick", configuration="3d_fullres"))
+    run_job(refinement("more", preset="quick", rounds=5))  # how far to go is no other training
+    run_job(refinement("third", preset="standard"))
+    assert [folder for _, folder, _, _ in training.asked] == [
+        "selftraining",
+        "selftraining-2",
+        "selftraining",
+        "selftraining-3",
+    ]
+    cohort = labelled.manifest.checked_parameters().loaded_cohort()
+    again = training_folder(labelled, cohort, SelfTrainingOptions.of("standard"))
+    assert again.name == "selftraining-3"
+
+
+def test_rounds_are_undone_once_and_not_again_when_the_job_is_resumed(training, refinement, labelled):
+    run_job(refinement("first"))
+    job = refinement("second", revert_to=1)
+    run_job(job)
+    assert json.loads((job.folder / "reverted.json").read_text()) == {"rounds": [2]}
+    assert len(list((labelled.folder / "selftraining" / "reverted").iterdir())) == 1
+    run_job(job)
+    assert len(list((labelled.folder / "selftraining" / "reverted").iterdir())) == 1
+
+
+def test_a_job_is_refined_by_one_training_at_a_time(training, refinement, labelled):
+    with JobLock(labelled.lock_path), pytest.raises(JobError, match="runs this job"):
+        run_job(refinement())
+    assert training.asked == []
+
+
+def test_a_job_without_labels_is_refused(training, tmp_path, small_manifest, make_job):
+    for source, words in (
+        (Job.create(tmp_path / "new", small_manifest), "no pseudo-labels yet"),
+        (make_job("counting"), "no job that labels"),
+    ):
+        with pytest.raises(JobError, match=words):
+            run_job(Job.create(tmp_path / f"refine-{source.folder.name}", selftraining_manifest(source)))
+
+
+def test_data_of_a_training_are_not_sent(training, refinement):
+    job = refinement()
+    job.scheduler = "dask://head:8786?data=send"
+    with pytest.raises(JobError, match="share"):
+        run_job(job)
