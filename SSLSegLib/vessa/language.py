@@ -15,7 +15,7 @@ from SSLSegLib.vessa.configuration import LanguageConfiguration
 from SSLSegLib.vessa.pictures import overlay, square
 from SSLSegLib.vessa.prompts import SEG_TOKEN
 
-__all__ = ["LanguageInputs", "LanguageModel", "LanguageOutput", "Prompter", "load_language", "true_size"]
+__all__ = ["LanguageInputs", "LanguageModel", "LanguageOutput", "Prompter", "load_language"]
 
 _IGNORED = -100
 _MERGED = 32  # pixels along the side of a visual token: patches of 16, merged two by two
@@ -298,31 +298,3 @@ def _byte_tokenizer() -> PreTrainedTokenizerBase:
 def _image_processor() -> Qwen2VLImageProcessorPil:
     half = [0.5, 0.5, 0.5]
     return Qwen2VLImageProcessorPil(patch_size=16, temporal_patch_size=2, merge_size=2, image_mean=half, image_std=half)
-
-
-def true_size(name: str) -> LanguageConfiguration:
-    """Qwen3-VL-2B or 4B in its true size with random weights: for memory estimates and dry runs without a download."""
-    text = {
-        "2B": {"hidden_size": 2048, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 6144},
-        "4B": {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "intermediate_size": 9728},
-    }[name]
-    rope = {"rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True, "rope_theta": 5e6}
-    architecture = {
-        "text_config": {
-            **text,
-            "vocab_size": 151_936,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "rope_parameters": rope,
-        },
-        "vision_config": {
-            "depth": 24,
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_heads": 16,
-            "out_hidden_size": text["hidden_size"],
-            "deepstack_visual_indexes": [5, 11, 17],
-        },
-        "tie_word_embeddings": True,
-    }
-    return LanguageConfiguration(architecture=architecture)
