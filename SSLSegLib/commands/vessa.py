@@ -1,4 +1,4 @@
-"""``vessa bank``, ``vessa train``, ``vessa segment``: VESSA's template bank, stage 1 and its use on a cohort."""
+"""``vessa bank``, ``train``, ``segment``, ``guide``: VESSA's template bank, stage 1, its use on a cohort, stage 2."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -49,6 +49,14 @@ class Templates(StrEnum):
     mean = "mean"
     sample = "sample"
     best = "best"
+
+
+class Preset(StrEnum):
+    """How long and how large the specialist's training is."""
+
+    quick = "quick"
+    standard = "standard"
+    paper = "paper"
 
 
 class LanguageSize(StrEnum):
@@ -159,6 +167,61 @@ def segment(
     job = Job.create(out, manifest)
     run_in_terminal(job, checked=True)
     print_outputs(job)
+
+
+@app.command()
+def guide(
+    cohort: CohortArgument,
+    templates: Annotated[Path, typer.Option("--bank", help="Folder of the template bank (see `vessa bank`).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; one that was begun is resumed.")],
+    model: ModelOption = None,
+    sam2: Sam2Option = BUNDLED,
+    without_vlm: Annotated[
+        bool, typer.Option("--without-vlm", help="Run a trained VESSA without its language model.")
+    ] = False,
+    dino: DinoOption = None,
+    preset: Annotated[Preset, typer.Option(help="Of UniMatch v2, see `unimatch`.")] = Preset.quick,
+    encoder: Annotated[
+        Path | None, typer.Option(help="DINOv2 or UniMatch v2 weights for the specialist to start from.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Labelled, and as many unlabelled, slices a step.")] = None,
+    feedback: Annotated[bool, typer.Option(help="Prompt VESSA with the teacher's prediction.")] = True,
+    start: Annotated[float, typer.Option(min=0, max=1, help="Part of the training before the feedback begins.")] = 0.25,
+    test_cases: Annotated[bool, typer.Option("--test-cases", help="Label the test cases too.")] = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 42,
+    resample_labels: ResampleOption = False,
+) -> None:
+    """Train a specialist by UniMatch v2 with VESSA as its guide (stage 2), and label the unlabelled cases by it."""
+    from SSLSegLib.jobs.vessa import load_parts
+    from SSLSegLib.unimatch.options import Prompting
+    from SSLSegLib.unimatch.run import label_cases
+    from SSLSegLib.vessa.guide import GuidedOptions
+    from SSLSegLib.vessa.stage2 import train_guided
+    from SSLSegLib.vessa.templates import TemplateBank
+
+    options = GuidedOptions.of(
+        preset.value,
+        encoder_weights=str(encoder.absolute()) if encoder else None,
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        feedback=feedback,
+        prompting=Prompting(start=start),
+    )
+    checked = load_checked_cohort(cohort, resample_labels=resample_labels, output=out)
+    if model is None:
+        console.print(WITHOUT_VLM, style="yellow", highlight=False)
+    loaded = TemplateBank.load(templates)
+    vessa, features = load_parts(model, sam2, dino, device, language=not without_vlm)
+    console.print(vessa.device_outcome, highlight=False)
+    lines = _Lines(options.steps)
+    where = train_guided(checked, out, options, vessa, loaded, features, progress=lines)
+    cases = (*checked.unlabelled, *(checked.test if test_cases else ()))
+    label_cases(checked, where, cases, device=device, progress=lines)
+    console.print(f"Model: {where.model}", soft_wrap=True, highlight=False)
+    console.print(f"Labels: {where.path / 'results'}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -281,9 +344,13 @@ class _Lines:
             console.print(fields["stage"], highlight=False)
         elif event == "metric" and (fields["step"] >= self.told + self.every or "validation_dice" in fields):
             self.told = fields["step"]
-            validated = f", validation Dice {fields['validation_dice']:.3f}" if "validation_dice" in fields else ""
-            console.print(
-                f"  step {fields['step']} of {fields['steps']}: loss {fields['loss']:.3f} (Dice term "
-                f"{fields['dice']:.3f}){validated}",
-                highlight=False,
+            numbers = {
+                name: fields[name] for name in ("loss", "dice", "confident", "guide_agreement") if name in fields
+            }
+            numbers |= {"validation Dice": fields["validation_dice"]} if "validation_dice" in fields else {}
+            shown = ", ".join(
+                f"{name.replace('_', ' ')} {value:.3f}" for name, value in numbers.items() if value is not None
             )
+            console.print(f"  step {fields['step']} of {fields['steps']}: {shown}", highlight=False)
+        elif event == "warning":
+            console.print(fields["message"], style="yellow", highlight=False)

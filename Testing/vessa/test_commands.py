@@ -74,6 +74,17 @@ def test_train_then_segment_with_the_trained_model(cohort, weights, tmp_path):
     assert read_result(job / "results" / cohort.unlabelled[0].id).provenance["method"] == "VESSA"
 
 
+def test_a_specialist_is_trained_with_vessa_as_its_guide_and_labels_the_cohort(cohort, weights, tmp_path):
+    run("bank", cohort.folder, "--out", tmp_path / "bank", "--sam2", weights, "--per-class", 1)
+    said = run(
+        *("guide", cohort.folder, "--bank", tmp_path / "bank", "--out", tmp_path / "run", "--sam2", weights),
+        *("--steps", 2, "--batch", 1, "--start", "0.5", "--device", "cpu"),
+    )
+    assert "without VLM" in said
+    record = read_result(tmp_path / "run" / "results" / cohort.unlabelled[0].id)
+    assert record.provenance["method"] == "UniMatch v2 + VESSA"
+
+
 def test_a_language_model_that_is_not_here_is_not_downloaded_unasked(cohort, weights, tmp_path):
     said = run("train", cohort.folder, "--out", tmp_path / "t", "--sam2", weights, "--language", "2B", "--cpu", code=2)
     assert "--download" in said
