@@ -1,6 +1,8 @@
 """The final model on images, against nnU-Net's stock predictor and in the exact geometry."""
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,6 +57,21 @@ def test_labels_and_probabilities_equal_the_stock_predictors_over_the_exported_f
     assert (np.array([0, 2, 5])[labels] == found.labels).all()
     probabilities = np.load(tmp_path / "out.npz")["probabilities"]
     assert np.abs(probabilities[1:] - found.probability).max() < 1e-6
+
+
+def test_the_stock_command_line_gives_the_same_labels_from_the_exported_folder(finished, found, exported, tmp_path):
+    """``nnUNetv2_predict_from_modelfolder`` as a user would run it, in a process of its own with its own workers."""
+    image = finished.cohort.image_paths(finished.cohort.test[0])[0]
+    (tmp_path / "images").mkdir()
+    shutil.copyfile(image, tmp_path / "images" / "new_0000.nii.gz")
+    command = Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")
+    places = ["-i", tmp_path / "images", "-o", tmp_path / "out", "-m", exported]
+    few = ["-f", "0", "1", "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar"]
+    done = subprocess.run([command, *places, *few], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out" / "new.nii.gz")))
+    assert (np.array([0, 2, 5])[labels] == found.labels).all()
+    assert found.labels.any()
 
 
 def test_the_exported_folder_names_no_training_image_and_says_the_class_values(exported, finished):
