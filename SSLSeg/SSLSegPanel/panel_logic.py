@@ -155,6 +155,7 @@ class PanelLogic:
             background=case.volume,
             foreground=case.uncertainty if case.result is not None else None,
             foregroundOpacity=opacity,
+            rotateToVolumePlane=True,  # slices as they were acquired: the uncertain ones are found among them
         )
         for other in self.cases:
             for node in (other.segmentation, other.result):
@@ -176,9 +177,12 @@ class PanelLogic:
     trainedModel = staticmethod(model_use.trained_round)
     exportModelSteps = staticmethod(model_use.export_steps)
 
-    def prepareRefinement(self, run, kind="selftraining", *, preset="quick", rounds=1, guide="tffs"):
-        """The job of a refinement of a finished run, not started; ``JobRun(job).start()`` starts it."""
-        return refinement.prepare(run, kind, preset=preset, rounds=rounds, guide=guide, device=self._device())
+    def prepareRefinement(self, run, kind="selftraining", *, preset="quick", **options):
+        """The job of a refinement of a finished run, not started; ``JobRun(job).start()`` starts it.
+
+        Options are those of :func:`SSLSegPanel.refinement.prepare`: ``rounds``, ``guide``, ``steps``.
+        """
+        return refinement.prepare(run, kind, preset=preset, device=self._device(), **options)
 
     def loadLabelsSteps(self, run, labels):
         """Show a state of :meth:`labelHistory` in place of unreviewed results."""

@@ -87,15 +87,15 @@ class RefineSection:
             if running
             else problem or _("Trains in a process of its own, which goes on when Slicer is closed")
         )
-        for box in (self.ui.refineMethodBox, self.ui.refinePresetBox, self.ui.roundsBox, self.ui.guideBox):
-            box.enabled = not running
+        for name in ("refineMethodBox", "refinePresetBox", "roundsBox", "guideBox", "stepsBox"):
+            getattr(self.ui, name).enabled = not running
         self.history.refresh()
 
     def _show_options(self, index=0):
         self_training = self.kind == "selftraining"
         for widget in (self.ui.roundsLabel, self.ui.roundsBox):
             widget.setVisible(self_training)
-        for widget in (self.ui.guideLabel, self.ui.guideBox):
+        for widget in (self.ui.guideLabel, self.ui.guideBox, self.ui.stepsLabel, self.ui.stepsBox):
             widget.setVisible(self.kind is not None and not self_training)
         self.refresh()
 
@@ -123,6 +123,7 @@ class RefineSection:
                 preset=preset,
                 rounds=self.ui.roundsBox.value,
                 guide=refinement.GUIDES[self.ui.guideBox.currentIndex],
+                steps=self.ui.stepsBox.value or None,
                 device=self.session.device,
             )
             self.ui.refineButton.enabled = False

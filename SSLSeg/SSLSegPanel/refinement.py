@@ -140,7 +140,7 @@ def _unimatch_results(run):
 # Jobs
 
 
-def prepare(run, kind, *, preset, rounds=None, guide=None, device="auto"):
+def prepare(run, kind, *, preset, rounds=None, guide="tffs", steps=None, device="auto"):
     """The job of a refinement, beside the run it refines: new, or the one there that does the same, to go on with.
 
     Touches no scene: a thread may do it.
@@ -150,7 +150,7 @@ def prepare(run, kind, *, preset, rounds=None, guide=None, device="auto"):
         kind: One of :func:`known_methods`.
         preset: One of :data:`PRESETS`.
         rounds: The most rounds, for self-training.
-        guide: One of :data:`GUIDES`, for UniMatch.
+        guide, steps: One of :data:`GUIDES`, and training steps (the preset's where it is None), for UniMatch.
         device: As in the panel.
 
     Raises:
@@ -163,11 +163,12 @@ def prepare(run, kind, *, preset, rounds=None, guide=None, device="auto"):
         source = run.job.manifest.checked_parameters()
         manifest = unimatch_manifest(
             source.loaded_cohort(),
-            UniMatchOptions.of(preset, guide=guide),
+            UniMatchOptions.of(preset, guide=guide, steps=steps),
             guide_job=run.job.folder if guide == "tffs" else None,
             sam2=source.weights if guide == "sam2" else None,
             devices=(device,),
             seed=run.job.manifest.seed,
+            report=source.report,
             scene=False,  # the scene at hand shows the results
         )
         name = f"{UNIMATCH}-{preset}-{guide}"

@@ -94,7 +94,8 @@ def node_to_volume(
                 f"Channel {number} lies in another grid than channel 1: {other.geometry.difference(first.geometry)}.",
                 remedy="Resample it to the first channel's volume (Resample Scalar/Vector/DWI Volume module).",
             )
-    volume = Volume(np.concatenate([channel.array for channel in channels]), first.geometry)
+    arrays = [channel.array for channel in channels]
+    volume = Volume(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), first.geometry)
     return volume if like is None else Volume(reordered(volume.array, volume.geometry, like), like)
 
 
