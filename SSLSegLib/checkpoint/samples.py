@@ -125,7 +125,7 @@ def _slices(rng: np.random.Generator, present: np.ndarray, labelled: int, chain:
     stride = int(rng.choice([1, 1, 2, 3]))
     reach = (chain - 1) * stride
     other = np.flatnonzero(present[1])
-    if other.size and rng.random() < 0.92:
+    if other.size and rng.random() < 0.75:
         first = int(rng.choice(other)) - int(rng.integers(0, reach + 1))
     else:
         first = int(rng.integers(0, depth))

@@ -33,27 +33,30 @@ from SSLSegLib.tffs.positions import insertion_positions
 from SSLSegLib.weights.loading import load_sam2
 
 LABELLED = (1, 2, 4)
-SIZES = {"small (under 2 %)": (0, 0.02), "medium (2 to 8 %)": (0.02, 0.08), "large (over 8 %)": (0.08, 1.0)}
+SMALLEST = 0.005  # share of a slice, on average where the target is; the range the training is for ends at 40 %
+SIZES = {"0.5 to 2 % of a slice": (0.005, 0.02), "2 to 8 %": (0.02, 0.08), "8 to 40 %": (0.08, 0.4)}
 SEED = 20261121  # no training draws from it: training seeds are hashes of other names
 
 
 def draw_cohort(index: int):
     """Images and masks of a structure, (5, K, J, I) each, the last one unlabelled; and what kind of subject it is."""
-    for attempt in range(100):
+    change, family = CHANGES[index % 3], FAMILIES[index // 3 % 3]
+    smallest, largest = list(SIZES.values())[(index + index // 3) % 3]  # a Latin square of contrast, family and size
+    usable = []
+    for attempt in range(1000):
         rng = named_rng(SEED, "benchmark", index, attempt)
         anatomy = draw_anatomy(rng)
         amount = rng.uniform(0.02, 0.11)
         labels = [anatomy.subject(rng, amount=amount).labels for _ in range(max(LABELLED) + 1)]
-        usable = []
         for candidate in anatomy.candidates:
             masks = torch.stack([torch.isin(x, torch.tensor(candidate, dtype=torch.uint8)) for x in labels])
-            area = masks.flatten(2).sum(2).float()
-            if (area.amax(1) > 80).all():
+            area = masks.flatten(2).float().mean(2)  # share of each slice
+            sizes = [float(some[some > 0].mean()) if some.any() else 0.0 for some in area]
+            if min(sizes) >= SMALLEST and smallest <= sizes[-1] < largest:
                 usable.append(masks)
         if usable:
             break
     masks = usable[rng.integers(len(usable))]
-    change, family = CHANGES[index % 3], FAMILIES[(index // 3) % 3]
     contrast = draw_contrast(rng, anatomy.tissues, family)
     contrasts = [related_contrast(rng, contrast, anatomy.tissues, "same") for _ in (*LABELLED, 0)]
     contrasts.append(related_contrast(rng, contrast, anatomy.tissues, change))
