@@ -76,7 +76,7 @@ class TrainingOptions:
 def segmentation_loss(decoded: Decoded, masks: torch.Tensor, use: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """2 x binary cross-entropy + Dice + 0.4 x object score, and the mean soft Dice.
 
-    Where the target is not, the Dice term's place is taken by found / (found + 1 % of the slice): in a whole volume most
+    Where the target is not, found / (found + 1 % of the slice) takes the place of the Dice term: in a whole volume most
     slices are without the target, and what is found there costs little in cross-entropy.
 
     Args:
