@@ -27,6 +27,7 @@ from SSLSegLib.jobs.ssl_medsam2 import score_steps, ssl_medsam2_manifest
 from SSLSegLib.selftraining import rounds
 from SSLSegLib.selftraining.options import Network, Schedule, SelfTrainingOptions
 from SSLSegLib.selftraining.trainer import load_checkpoint
+from SSLSegLib.tffs.chain import Tracker
 from SSLSegLib.tffs.options import TffsOptions
 
 _SPECIFICATION = importlib.util.spec_from_file_location("small_cohort", Path(__file__).with_name("small_cohort.py"))
@@ -177,6 +178,26 @@ def test_on_a_cluster_labels_and_trainings_are_those_of_a_local_run_also_when_a_
     )
     weights = theirs["network_weights"]
     assert all(torch.equal(ours["network_weights"][name], weights[name]) for name in weights)
+
+
+def test_a_device_too_small_for_several_chains_is_got_along_with_as_in_a_pseudo_labelling_job(tmp_path, monkeypatch):
+    step = Tracker._step_batch
+
+    def on_a_small_device(self, chains, *rest):  # a fake: the real step on a device too small for more than one
+        if self.batch > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return step(self, chains, *rest)
+
+    def up_to_here(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Tracker, "_step_batch", on_a_small_device)
+    monkeypatch.setattr(pipelines, "ssl_medsam2", up_to_here)
+    job = Job.create(tmp_path / "job", manifest_for(tmp_path, report=False))
+    assert run_job(job).status == "cancelled"
+    assert job.finished(["c1", "c2"]) == ["c1", "c2"]
+    warnings = [event["message"] for event in read_events(job.events_path) if event["event"] == "warning"]
+    assert any("ran out; going on with 1 chain at a time" in message for message in warnings)
 
 
 def test_the_report_is_one_page_with_every_step(finished):

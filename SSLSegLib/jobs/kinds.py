@@ -25,12 +25,14 @@ class JobKind:
         parameters: Model of the manifest's parameters; unknown fields are refused.
         preflight: Raises an ``SSLSegError`` when the run cannot succeed; writes nothing.
         run: Does the work into the job folder, skipping results that are there and valid.
+        on_clusters: Whether its work can be done elsewhere (``Job.scheduler``, see :mod:`SSLSegLib.jobs.schedulers`).
     """
 
     name: str
     parameters: type[BaseModel]
     preflight: Callable[["Job", Progress], None]
     run: Callable[["Job", Progress], None]
+    on_clusters: bool = False
 
 
 # Name -> module with a ``KIND``, imported on first use, so that reading one kind of job does not load the others.

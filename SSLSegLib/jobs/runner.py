@@ -17,6 +17,7 @@ from SSLSegLib.jobs.kinds import job_kind
 from SSLSegLib.jobs.links import refuse_links
 from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.manifest import software_versions, utc_now
+from SSLSegLib.jobs.schedulers import is_local
 from SSLSegLib.progress import Progress, silent
 
 __all__ = ["EXIT_CODES", "run_job"]
@@ -38,10 +39,13 @@ def run_job(folder: Path | Job, progress: Progress = silent, *, checked: bool = 
 
     Raises:
         SSLSegError: The reason of the failure, which also stands in the state.
-        JobError: Also when another process is running the job; nothing is written then.
+        JobError: Also when another process is running the job, or it is to be done on a cluster and cannot be; nothing
+            is written then.
     """
     job = folder if isinstance(folder, Job) else Job.open(folder)
     kind = job_kind(job.manifest.kind)
+    if not is_local(job.scheduler) and not kind.on_clusters:
+        raise JobError(f"Jobs of kind {kind.name!r} run on one machine.", remedy="Leave --scheduler away.")
     refuse_links(job.folder)
     with ExitStack() as stack:
         try:

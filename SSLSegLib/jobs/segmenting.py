@@ -47,7 +47,7 @@ class Segmenter:
     """The model, the cohort and, once they are encoded, the labelled cases of one manifest.
 
     Args:
-        manifest: Of kind ``tffs``.
+        manifest: Of kind ``tffs``, or another whose parameters hold those of the pseudo-labelling.
         progress: Hears of the device.
         cpu_allowed: Whether the CPU may take over where the memory of the GPU does not suffice at all.
 

@@ -189,4 +189,4 @@ def run(job: Job, progress: Progress) -> None:
     )
 
 
-KIND = JobKind("selftraining", SelfTrainingParameters, preflight, run)
+KIND = JobKind("selftraining", SelfTrainingParameters, preflight, run, on_clusters=True)

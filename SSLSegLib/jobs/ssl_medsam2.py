@@ -254,4 +254,4 @@ _STAGES = {
     "training baseline": "For comparison: labelled scans only (epochs)",
 }
 
-KIND = JobKind("ssl-medsam2", SslMedSam2Parameters, preflight, run)
+KIND = JobKind("ssl-medsam2", SslMedSam2Parameters, preflight, run, on_clusters=True)

@@ -184,4 +184,4 @@ def _segment(job: Job, cohort: Cohort, finished: list[str], progress: Progress) 
     progress("metric", **dataclasses.asdict(counts))
 
 
-KIND = JobKind("tffs", TffsParameters, preflight, run)
+KIND = JobKind("tffs", TffsParameters, preflight, run, on_clusters=True)

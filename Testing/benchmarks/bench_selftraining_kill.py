@@ -35,6 +35,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--kills", type=int, default=10)
     arguments.add_argument("--work", type=Path)
+    arguments.add_argument("--planned", action="store_true", help="Leave planning out: kill trainings only.")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--limit", type=float, default=float("inf"), help="Seconds after which nothing is killed.")
     arguments.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
@@ -55,8 +56,13 @@ def main() -> None:
     shutil.rmtree(cut, ignore_errors=True)
     kills, runs, same, orphans = 0, 0, True, 0
     while kills < options.kills and time.monotonic() < end:
+        if options.planned and not cut.exists():
+            cut.mkdir()
+            for name in ("settings.json", "cases.json", "folds.json"):
+                shutil.copyfile(whole / name, cut / name)
+            shutil.copytree(whole / "base", cut / "base")
         process = _start(cohort, cut)
-        moment = rng.uniform(0.1, 0.9) * duration / 2
+        moment = rng.uniform(0.1, 0.9) * duration
         time.sleep(moment)
         if process.poll() is not None:
             runs, same = runs + 1, same and _compare(whole, cut)

@@ -100,6 +100,17 @@ def test_a_polite_end_leaves_a_cancelled_job_that_can_go_on(make_job, number, re
     assert run_job(job).status == "finished"
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "words"), [("dask://head:8786", "run on one machine"), ("slurm", "no scheduler")]
+)
+def test_a_job_that_cannot_be_done_on_a_cluster_says_so_and_is_not_quietly_done_here(make_job, scheduler, words):
+    job = make_job()
+    job.scheduler = scheduler
+    with pytest.raises(JobError, match=words):
+        run_job(job)
+    assert job.state().status == "pending"
+
+
 def test_a_job_that_runs_elsewhere_is_not_touched(make_job):
     job = make_job()
     with JobLock(job.lock_path), pytest.raises(JobError, match="runs this job"):
