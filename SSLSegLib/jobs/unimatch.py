@@ -17,22 +17,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from SSLSegLib.cases.cohort import Case, Cohort
-from SSLSegLib.errors import CohortError, JobError, WeightsError
+from SSLSegLib.errors import JobError, WeightsError
 from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.guide import GuideSource, guide_inputs, guide_source, refuse_wrong_guide
 from SSLSegLib.jobs.inputs import cohort_inputs, refuse_changed_inputs, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.manifest import InputFile, Manifest
 from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
 from SSLSegLib.jobs.tffs import threads_here
 from SSLSegLib.progress import Progress
-from SSLSegLib.unimatch.decisions import (
-    Decisions,
-    guide_folder,
-    guide_folders,
-    read_decisions,
-    reviewed_cohort,
-    trained_on,
-)
+from SSLSegLib.unimatch.decisions import trained_on
 from SSLSegLib.unimatch.folders import RECORD, UniMatchFolder
 from SSLSegLib.unimatch.options import UniMatchOptions
 
@@ -44,30 +38,6 @@ __all__ = ["KIND", "WORK", "GuideSource", "UniMatchParameters", "unimatch_manife
 
 WORK = "unimatch"
 """Folder of the training inside the job."""
-
-
-class GuideSource(BaseModel):
-    """Pseudo-labels that guide, and what people had decided about them when the manifest was written.
-
-    A decision that is changed later makes another job; it does not change a running one.
-
-    Args:
-        folders: Unlabelled case -> folder of its pseudo-label.
-        rejected: Cases that take no part in the training.
-        corrected: Case -> the person's label file; such cases are labelled ones.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    folders: dict[str, str] = Field(default_factory=dict)
-    rejected: tuple[str, ...] = ()
-    corrected: dict[str, str] = Field(default_factory=dict)
-
-    @property
-    def decisions(self) -> Decisions:
-        """As the training takes them."""
-        corrected = {case_id: Path(path) for case_id, path in self.corrected.items()}
-        return Decisions(frozenset(self.rejected), corrected)
 
 
 class UniMatchParameters(BaseModel):
@@ -135,9 +105,9 @@ def unimatch_manifest(
     Raises:
         SSLSegError: A guide does not go with what is given for it, a pseudo-label or a file is missing.
     """
-    _refuse_wrong_guide(options, guide_job, sam2)
+    refuse_wrong_guide(options, guide_job, sam2)
     cohort = with_absolute_paths(cohort)
-    guide = _guide_source(cohort, guide_job)
+    guide = guide_source(cohort, guide_job)
     parameters = UniMatchParameters(
         cohort=cohort.to_dict(),
         options=options.model_copy(update={"seed": seed}),
@@ -152,7 +122,7 @@ def unimatch_manifest(
     )
     trained_on(cohort, options, guide.decisions)
     cases = [*cohort.labelled, *cohort.unlabelled, *(cohort.test if test_cases else ())]
-    inputs = {**cohort_inputs(cohort, cases), **_guide_inputs(cohort, guide)}
+    inputs = {**cohort_inputs(cohort, cases), **guide_inputs(guide)}
     if options.method == "upper-bound":
         known = [case for case in cohort.unlabelled if case.reference is not None]
         inputs |= {f"{case.id}/reference": InputFile.of(cohort.label_path(case, "reference")) for case in known}
@@ -271,53 +241,6 @@ def _label(
         progress("cases", done=len(done), total=len(cases))
 
     predict_cases(model, cohort, [case for case in cases if case.id not in finished], keep, progress=progress)
-
-
-def _refuse_wrong_guide(options: UniMatchOptions, guide_job: Path | None, sam2: str | None) -> None:
-    given = {"tffs": guide_job, "sam2": sam2}
-    flags = {"tffs": "--guide-job", "sam2": "--sam2"}
-    for guide, source in given.items():
-        if guide == options.guide and source is None:
-            raise CohortError(
-                f"The guide '{guide}' needs its {'pseudo-labels' if guide == 'tffs' else 'weights'}.",
-                remedy=f"Name them with {flags[guide]}, or choose another guide.",
-            )
-        if guide != options.guide and source is not None:
-            raise CohortError(
-                f"{flags[guide]} is given, but the guide is '{options.guide}'.",
-                remedy=f"Add --guide {guide}, or leave {flags[guide]} out.",
-            )
-
-
-def _guide_source(cohort: Cohort, guide_job: Path | None) -> GuideSource:
-    """The pseudo-labels and the decisions that lie beside them now.
-
-    Raises:
-        CaseError: A case that is neither rejected nor corrected has no whole pseudo-label of the cohort's classes.
-    """
-    if guide_job is None:
-        return GuideSource()
-    folders = guide_folders(cohort, Path(guide_job).absolute())
-    decisions = read_decisions(folders)
-    for case in reviewed_cohort(cohort, decisions).unlabelled:
-        guide_folder(cohort, case, folders)
-    return GuideSource(
-        folders={case_id: str(folder) for case_id, folder in folders.items()},
-        rejected=tuple(sorted(decisions.rejected)),
-        corrected={case_id: str(path) for case_id, path in decisions.corrected.items()},
-    )
-
-
-def _guide_inputs(cohort: Cohort, guide: GuideSource) -> dict[str, InputFile]:
-    """Every file of the pseudo-labels that guide, and the corrections."""
-    from SSLSegLib.pseudolabels.storage import RESULT, read_result
-
-    inputs = {f"{case_id}/correction": InputFile.of(Path(path)) for case_id, path in guide.corrected.items()}
-    for case_id in guide.folders.keys() - {*guide.rejected, *guide.corrected}:
-        folder = Path(guide.folders[case_id])
-        names = (RESULT, *read_result(folder).files)
-        inputs |= {f"{case_id}/guide/{name}": InputFile.of(folder / name) for name in names}
-    return dict(sorted(inputs.items()))
 
 
 def _weights_file(weights: str) -> Path:
