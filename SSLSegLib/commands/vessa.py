@@ -288,7 +288,8 @@ def train(
         prepared = prepare_data(slices, features, options)
     trainer = StageOne(out, vessa, prepared, options, progress=_Lines(options.steps), cpu=cpu)
     best = trainer.run()
-    console.print(f"Best validation Dice {best:.3f}. Model: {out / 'model'}", soft_wrap=True, highlight=False)
+    if trainer.accelerator.is_main_process:
+        console.print(f"Best validation Dice {best:.3f}. Model: {out / 'model'}", soft_wrap=True, highlight=False)
 
 
 def _training_slices(data: list[Path], exclude: tuple[str, ...]) -> "LabelledSlices":

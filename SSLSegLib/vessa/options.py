@@ -50,6 +50,8 @@ class TrainingOptions(BaseModel):
         augment: Augment templates (supplement 7).
         temperature: tau of equation 1.
         bank_part: Part of the subjects for the template bank (paper: 5 %).
+        bank_slices: Most slices of each structure in the bank, evenly spread over its subjects; None: all of them. They
+            are held in memory, about 4 MB each at 1,024 pixels.
         validation_part: Part of the other subjects to validate on.
         validation_pairs: How many pairs.
         validate_every: Updates between validations.
@@ -74,6 +76,7 @@ class TrainingOptions(BaseModel):
     augment: bool = True
     temperature: float = Field(default=0.1, gt=0)
     bank_part: float = Field(default=0.05, gt=0, lt=1)
+    bank_slices: int | None = Field(default=40, ge=1)
     validation_part: float = Field(default=0.1, gt=0, lt=1)
     validation_pairs: int = Field(default=64, ge=1)
     validate_every: int = Field(default=500, ge=1)

@@ -28,7 +28,7 @@ from SSLSegLib.vessa.pictures import masks_to_frames
 from SSLSegLib.vessa.saving import place_vessa, save_vessa
 from SSLSegLib.vessa.segmenter import ABSENT
 from SSLSegLib.vessa.slices import LabelledSlices
-from SSLSegLib.vessa.templates import TemplateBank
+from SSLSegLib.vessa.templates import TemplateBank, chosen_slices
 
 __all__ = ["StageOne", "StageOneData", "prepare_data", "warmup_cosine"]
 
@@ -88,7 +88,8 @@ def prepare_data(slices: LabelledSlices, features: Features, options: TrainingOp
     for_bank, rest = split_bank(slices, options.bank_part, seed=options.seed)
     others = _Part(slices, rest)
     held_out, training = split_bank(others, options.validation_part, seed=named_seed(options.seed, "validation"))
-    bank = TemplateBank.of(slices, features, for_bank)
+    members = _Part(slices, for_bank)
+    bank = TemplateBank.of(members, features, chosen_slices(members, options.bank_slices))
     return StageOneData(slices, bank, [rest[i] for i in training], [rest[i] for i in held_out], features)
 
 
@@ -124,7 +125,7 @@ class StageOne:
     ) -> None:
         from accelerate import Accelerator, DistributedDataParallelKwargs
 
-        self.folder, self.data, self.options, self.progress = Path(folder), data, options, progress
+        self.folder, self.data, self.options = Path(folder), data, options
         self.weights = weights or LossWeights()
         self.accelerator = Accelerator(
             mixed_precision="bf16" if options.precision == "bfloat16" else "no",
@@ -132,6 +133,7 @@ class StageOne:
             # SAM2's heads for three masks and for quality are there but not used.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+        self.progress = progress if self.accelerator.is_main_process else silent
         self.plain = model
         model.train_what_is_trained()
         if options.checkpoint_activations and model.language is not None:

@@ -72,6 +72,12 @@ def test_bank_training_and_validation_share_no_subject():
     assert sum(len(part) for part in parts) == len(set.union(*parts)) == 8
 
 
+def test_a_large_bank_is_thinned_out():
+    features = Sam2Features(tiny_vessa(language=False).segmenter.sam2, "tiny")
+    assert len(prepare_data(shapes(), features, options()).bank) == 2
+    assert len(prepare_data(shapes(), features, options(bank_slices=1)).bank) == 1
+
+
 def test_the_loss_falls(tmp_path):
     trainer = stage_one(
         tmp_path, steps=12, accumulate=1, batch=4, validate_every=12, learning_rate=1e-2, sam2_factor=0.3
