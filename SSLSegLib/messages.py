@@ -4,12 +4,14 @@ A line holds ``schema_version``, ``time``, ``event`` (one of :data:`EVENTS`) and
 """
 
 import json
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from SSLSegLib.errors import SSLSegError
 
-__all__ = ["EVENTS", "LONGEST_LINE", "SCHEMA_VERSION", "MessageError", "message", "read_message"]
+__all__ = ["EVENTS", "LONGEST_LINE", "SCHEMA_VERSION", "MessageError", "cut_torn_line", "message", "read_message"]
 
 SCHEMA_VERSION = 1
 LONGEST_LINE = 2**20
@@ -75,3 +77,22 @@ def read_message(line: bytes, where: str) -> dict[str, Any]:
     if said["event"] not in EVENTS:
         raise MessageError(f"{where} is damaged: the event {said['event'][:40]!r} is not known.")
     return said
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off a last line that a killed process left half-written, before another one writes on."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as log:
+        end = log.seek(0, os.SEEK_END)
+        whole = end
+        while whole > 0:
+            start = max(0, whole - 65536)
+            log.seek(start)
+            newline = log.read(whole - start).rfind(b"\n")
+            if newline >= 0:
+                whole = start + newline + 1
+                break
+            whole = start
+        if whole != end:
+            log.truncate(whole)

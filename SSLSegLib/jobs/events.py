@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.messages import LONGEST_LINE, MessageError, message, read_message
+from SSLSegLib.messages import LONGEST_LINE, MessageError, cut_torn_line, message, read_message
 
 __all__ = ["EventFollower", "EventLog", "read_events"]
 
@@ -24,7 +24,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(self.path)
+        cut_torn_line(self.path)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by close())
         self._last_progress: dict[str, float] = {}
 
@@ -53,24 +53,6 @@ class EventLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with open(path, "rb+") as log:
-        end = log.seek(0, os.SEEK_END)
-        whole = end
-        while whole > 0:
-            start = max(0, whole - 65536)
-            log.seek(start)
-            newline = log.read(whole - start).rfind(b"\n")
-            if newline >= 0:
-                whole = start + newline + 1
-                break
-            whole = start
-        if whole != end:
-            log.truncate(whole)
 
 
 class EventFollower:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from SSLSegLib.errors import SSLSegError
-from SSLSegLib.messages import message
+from SSLSegLib.messages import cut_torn_line, message
 from SSLSegLib.processes import end_with_parent
 from SSLSegLib.progress import Progress
 
@@ -48,6 +48,7 @@ def run_child(kind: type[Spec], work: Callable[[Spec, Progress], None]) -> None:
 def event_file(path: Path) -> Progress:
     """A listener that appends one message a line (:mod:`SSLSegLib.messages`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    cut_torn_line(path)
 
     def tell(event: str, **fields: Any) -> None:
         line = message(event, fields)

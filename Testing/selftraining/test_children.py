@@ -13,7 +13,9 @@ import psutil
 import pytest
 import torch
 
+from SSLSegLib.messages import MessageError
 from SSLSegLib.processes import LIBRARY
+from SSLSegLib.selftraining.child_side import event_file
 from SSLSegLib.selftraining.children import Child, _on_device, child_environment, run_children
 from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.folders import WorkFolder
@@ -24,15 +26,19 @@ from SSLSegLib.selftraining.trainer import load_checkpoint
 from .conftest import TINY_NETWORK
 
 DRIVER = """
-import sys
+import os, psutil, signal, sys
 from pathlib import Path
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.selftraining.options import SelfTrainingOptions
 from SSLSegLib.selftraining.rounds import self_train
 from SSLSegLib.selftraining.trainer import load_checkpoint
+def die(event, **fields):  # when fold 0 has its first epoch behind it: a kill that is never too late
+    if event == "metric" and fields.get("fold") == 0:
+        print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
 if __name__ == "__main__":
     cohort, work, options = Cohort.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    self_train(cohort, cohort.folder / "results", work, SelfTrainingOptions.model_validate_json(options))
+    self_train(cohort, cohort.folder / "results", work, SelfTrainingOptions.model_validate_json(options), progress=die)
 """
 
 
@@ -42,7 +48,7 @@ def _start(finished, work: Path, folder: Path, **environment: str) -> "subproces
     return subprocess.Popen(
         [sys.executable, folder / "driver.py", finished.cohort.folder / "cohort.json", work, options.model_dump_json()],
         env={**os.environ, "PYTHONPATH": str(LIBRARY), **environment},
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
 
 
@@ -53,18 +59,23 @@ def _wait_for(condition, seconds: float = 500.0) -> None:
         time.sleep(0.02)
 
 
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_a_run_killed_in_the_middle_of_a_training_ends_like_an_uninterrupted_one(finished, tmp_path):
     work = finished.copy_planned(tmp_path / "work")
     folder = WorkFolder(work)
-    latest, final = (folder.round(1).fold("2d", 0) / f"checkpoint_{name}.pth" for name in ("latest", "final"))
-    driver = _start(finished, work, tmp_path)
-    _wait_for(lambda: latest.is_file() or final.is_file())  # fold 0 has at least one of its two epochs behind it
-    children = psutil.Process(driver.pid).children(recursive=True)
-    assert children
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    driver.stderr.close()
-    _wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
+    with _start(finished, work, tmp_path) as driver:
+        children = [int(pid) for pid in driver.stdout.read().split()]
+    assert driver.returncode == -signal.SIGKILL
+    _wait_for(lambda: not any(_lives(pid) for pid in children))
+    assert (folder.round(1).fold("2d", 0) / "checkpoint_latest.pth").is_file() or (
+        folder.round(1).fold("2d", 0) / "checkpoint_final.pth"
+    ).is_file()
     assert not folder.round(1).report.exists()
 
     events = []
@@ -138,6 +149,13 @@ SLEEPS = FAILS.replace(
     'raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")',
     'import os, time; tell("metric", pid=os.getpid()); time.sleep(600)',
 )
+WAITS = """
+import time
+from pathlib import Path
+while not Path(__file__).with_name("sleeps.events.jsonl").is_file():  # until the other one has said who it is
+    time.sleep(0.1)
+time.sleep(1)
+"""
 VANISHES = FAILS.replace('raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")', "import os; os._exit(0)")
 
 
@@ -147,11 +165,34 @@ def test_a_failing_child_says_what_to_do_and_the_others_are_stopped(tmp_path):
     def hear(child, event):
         pids.append(event["pid"])
 
-    children = [_child(tmp_path, "sleeps", SLEEPS), _child(tmp_path, "fails", "import time; time.sleep(2)\n" + FAILS)]
+    children = [_child(tmp_path, "sleeps", SLEEPS), _child(tmp_path, "fails", WAITS + FAILS)]
     with pytest.raises(SelfTrainingError, match=r"Fails failed: RuntimeError: CUDA out of memory.*2d"):
         run_children(children, ["cpu", "cpu"], Path(sys.executable), hear)
-    _wait_for(lambda: not psutil.pid_exists(pids[0]), 10)
+    _wait_for(lambda: not psutil.pid_exists(pids[0]), 60)
     assert "Traceback" in (tmp_path / "fails.log").read_text()
+
+
+def test_a_line_that_a_killed_child_left_half_written_does_not_spoil_what_the_next_one_says(tmp_path):
+    told = []
+    child = _child(tmp_path, "killed", "")
+    event_file(child.events)("metric", number=1)
+    child.tell(lambda child, event: told.append(event["number"]))
+    with open(child.events, "a") as log:
+        log.write('{"schema_version": 1, "event": "met')
+    child.tell(lambda child, event: told.append(event["number"]))
+    event_file(child.events)("metric", number=2)
+    child.tell(lambda child, event: told.append(event["number"]))
+    assert told == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "line", ["noise of a library", '{"event": "ended"}', '{"schema_version": 1, "event": "erase"}']
+)
+def test_a_line_that_is_no_message_is_refused(tmp_path, line):
+    child = _child(tmp_path, "noisy", "")
+    child.events.write_text(line + "\n")
+    with pytest.raises(MessageError, match="damaged"):
+        child.tell(lambda child, event: None)
 
 
 def test_a_child_that_ends_without_a_word_is_a_failure(tmp_path):
@@ -168,7 +209,7 @@ def test_an_error_of_the_listener_stops_the_child(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_children([_child(tmp_path, "sleeps", SLEEPS)], ["cpu"], Path(sys.executable), cancel)
-    _wait_for(lambda: not psutil.pid_exists(pids[0]), 10)
+    _wait_for(lambda: not psutil.pid_exists(pids[0]), 60)
 
 
 def test_each_gpu_gets_one_fold_at_a_time(tmp_path):
