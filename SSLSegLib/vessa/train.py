@@ -5,9 +5,7 @@ On several GPUs: ``accelerate launch -m SSLSegLib vessa train ...``; each proces
 
 import json
 import math
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,79 +16,18 @@ from SSLSegLib.errors import JobError
 from SSLSegLib.files import atomic_path, read_json, write_json
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.seeds import named_seed
-from SSLSegLib.vessa.augment import TemplateRules
-from SSLSegLib.vessa.data import Pair, TrainingPairs, split_bank
-from SSLSegLib.vessa.features import Features
 from SSLSegLib.vessa.losses import LossWeights, vessa_loss
 from SSLSegLib.vessa.model import Vessa, VessaOutput
 from SSLSegLib.vessa.options import TrainingOptions
+from SSLSegLib.vessa.pairs import Pair, StageOneData, TrainingPairs
 from SSLSegLib.vessa.pictures import masks_to_frames
 from SSLSegLib.vessa.saving import place_vessa, save_vessa
 from SSLSegLib.vessa.segmenter import ABSENT
-from SSLSegLib.vessa.slices import LabelledSlices
-from SSLSegLib.vessa.templates import TemplateBank, chosen_slices
 
-__all__ = ["StageOne", "StageOneData", "prepare_data", "warmup_cosine"]
+__all__ = ["StageOne", "dice_scores", "warmup_cosine"]
 
 STATE, SETTINGS, CURVE = "state.pt", "training.json", "curve.jsonl"
 STAGE = "Training VESSA"
-
-
-@dataclass(frozen=True)
-class StageOneData:
-    """What is trained and validated on; no subject is in two of the three."""
-
-    slices: LabelledSlices
-    bank: TemplateBank
-    training: Sequence[int]
-    validation: Sequence[int]
-    features: Features
-
-    def pairs(self, options: TrainingOptions, *, rank: int = 0) -> TrainingPairs:
-        """Pairs to train on, one entry a micro-step."""
-        return TrainingPairs(
-            self.slices,
-            self.training,
-            self.bank,
-            self.features,
-            batch=options.batch,
-            steps=options.steps * options.accumulate,
-            seed=options.seed,
-            empty=options.empty,
-            rules=TemplateRules() if options.augment else None,
-            temperature=options.temperature,
-            named=options.named,
-            rank=rank,
-        )
-
-    def validation_pairs(self, options: TrainingOptions) -> TrainingPairs:
-        """The same pairs at every validation; templates are the most alike, as they are."""
-        return TrainingPairs(
-            self.slices,
-            self.validation,
-            self.bank,
-            self.features,
-            batch=1,
-            steps=options.validation_pairs,
-            seed=named_seed(options.seed, "validation"),
-            empty=options.empty,
-            temperature=1e-6,
-            named=options.named,
-        )
-
-
-def prepare_data(slices: LabelledSlices, features: Features, options: TrainingOptions) -> StageOneData:
-    """Split subjects into template bank, training and validation.
-
-    Raises:
-        CohortError: A dataset has too few subjects.
-    """
-    for_bank, rest = split_bank(slices, options.bank_part, seed=options.seed)
-    others = _Part(slices, rest)
-    held_out, training = split_bank(others, options.validation_part, seed=named_seed(options.seed, "validation"))
-    members = _Part(slices, for_bank)
-    bank = TemplateBank.of(members, features, chosen_slices(members, options.bank_slices))
-    return StageOneData(slices, bank, [rest[i] for i in training], [rest[i] for i in held_out], features)
 
 
 class StageOne:
@@ -102,7 +39,7 @@ class StageOne:
     Args:
         folder: ``state.pt``, ``training.json``, ``curve.jsonl``, ``bank/`` and the trained ``model/``.
         model: A :class:`~SSLSegLib.vessa.model.Vessa`, with the weights to start from.
-        data: See :func:`prepare_data`.
+        data: See :func:`~SSLSegLib.vessa.pairs.prepare_data`.
         options: How.
         weights: Of the loss.
         progress: Gets ``stage``, ``progress`` and ``metric`` events.
@@ -325,17 +262,3 @@ def _optimizer(model: Vessa, options: TrainingOptions) -> torch.optim.AdamW:
         language = [each for each in model.language.parameters() if each.requires_grad]
         groups.append({"params": language, "factor": 1.0})
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.999), weight_decay=options.weight_decay)
-
-
-class _Part:
-    """Some of the slices."""
-
-    def __init__(self, slices: LabelledSlices, indices: Sequence[int]) -> None:
-        self.slices, self.indices = slices, list(indices)
-        self.entries = [slices.entries[index] for index in self.indices]
-
-    def picture(self, index: int):
-        return self.slices.picture(self.indices[index])
-
-    def mask(self, index: int, target: str):
-        return self.slices.mask(self.indices[index], target)

@@ -45,13 +45,14 @@ from SSLSegLib.vessa.features import Sam2Features
 from SSLSegLib.vessa.guide import GuidedOptions, make_vessa_guide
 from SSLSegLib.vessa.model import build_vessa
 from SSLSegLib.vessa.options import TrainingOptions, VessaOptions
+from SSLSegLib.vessa.pairs import prepare_data
 from SSLSegLib.vessa.places import LocatedBatches
 from SSLSegLib.vessa.saving import LoadedVessa, load_vessa, without_language
 from SSLSegLib.vessa.segment import segment_cohort
 from SSLSegLib.vessa.slices import CohortSlices
 from SSLSegLib.vessa.stage2 import train_guided
 from SSLSegLib.vessa.templates import TemplateBank, chosen_slices
-from SSLSegLib.vessa.train import StageOne, prepare_data
+from SSLSegLib.vessa.train import StageOne
 from SSLSegLib.weights.loading import load_sam2
 
 CLASSES = ("liver", "kidneys", "spleen")
@@ -59,7 +60,7 @@ BANKS = (1, 3, 10)
 VARIANTS = {"VESSA": {}, "without VLM": {"language": None}, "without memory": {"memory": False}}
 
 
-def phantoms(folder: Path, seed: int, shape: tuple[int, ...], *, labelled: int = 14, unseen: int = 3) -> Cohort:
+def phantoms(folder: Path, seed: int, shape: tuple[int, ...], *, labelled: int = 14, unseen: int = 2) -> Cohort:
     if (folder / "cohort.json").is_file():
         return Cohort.load(folder)
     return make_phantom_cohort(

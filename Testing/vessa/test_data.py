@@ -5,15 +5,8 @@ import pytest
 from PIL import Image
 
 from SSLSegLib.errors import CaseError, CohortError
-from SSLSegLib.vessa.data import (
-    EXCLUDED,
-    PAPER_DATASETS,
-    BiomedParseSlices,
-    Joined,
-    TrainingPairs,
-    find_datasets,
-    split_bank,
-)
+from SSLSegLib.vessa.data import EXCLUDED, PAPER_DATASETS, BiomedParseSlices, find_datasets
+from SSLSegLib.vessa.pairs import Joined, TrainingPairs, split_bank
 from SSLSegLib.vessa.slices import LabelledSlice, StoredSlices
 from SSLSegLib.vessa.templates import TemplateBank
 

@@ -11,10 +11,11 @@ from SSLSegLib.errors import JobError, WeightsError
 from SSLSegLib.vessa.features import Sam2Features
 from SSLSegLib.vessa.model import VessaOutput
 from SSLSegLib.vessa.options import TrainingOptions
+from SSLSegLib.vessa.pairs import prepare_data
 from SSLSegLib.vessa.saving import load_vessa, save_vessa, without_language
 from SSLSegLib.vessa.slices import LabelledSlice, StoredSlices
 from SSLSegLib.vessa.templates import TemplateBank
-from SSLSegLib.vessa.train import CURVE, StageOne, dice_scores, prepare_data, warmup_cosine
+from SSLSegLib.vessa.train import CURVE, StageOne, dice_scores, warmup_cosine
 
 
 def shapes(subjects=8, side=48):
