@@ -232,7 +232,9 @@ def dice(arguments: argparse.Namespace) -> None:
             changes = VARIANTS[name]
             if changes.get("guide") and guide is None:
                 guide = make_guide(cohort, folder / "guide", arguments.weights, seed, arguments.insertions)
-            options = UniMatchOptions.of("quick", seed=seed, steps=arguments.steps, size=arguments.size, **changes)
+            options = UniMatchOptions.of(
+                "quick", seed=seed, steps=arguments.steps, size=arguments.size, save_every=50, **changes
+            )
             where = train_and_label(
                 cohort,
                 folder / name,
