@@ -50,6 +50,17 @@ def start():
             process.cancel(patience=0.1)
 
 
+@pytest.fixture
+def start_dying():
+    """Start a job in a worker that is killed at a certain moment, see ``dying_worker.py``."""
+
+    def start_dying(job, *, after):
+        paths = os.pathsep.join([str(LIBRARY), str(HERE)])
+        return start_job(job.folder, worker="dying_worker", environment={"PYTHONPATH": paths, "DIES_AFTER": after})
+
+    return start_dying
+
+
 def _load_small_job() -> None:
     if "small_job" not in sys.modules:
         specification = importlib.util.spec_from_file_location("small_job", HERE / "small_job.py")

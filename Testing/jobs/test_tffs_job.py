@@ -1,5 +1,4 @@
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from SSLSegLib.jobs.manifest import Manifest, read_manifest
 from SSLSegLib.jobs.process import start_job
 from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.jobs.tffs import tffs_manifest
-from SSLSegLib.processes import LIBRARY
 from SSLSegLib.pseudolabels.storage import load_pseudo_label
 from SSLSegLib.tffs.options import TffsOptions
 
@@ -66,11 +64,9 @@ def test_each_slice_was_encoded_once(finished):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_killed_child_resumes_without_redoing_cases_and_ends_with_the_same_bytes(tmp_path, finished):
+def test_a_killed_child_resumes_without_redoing_cases_and_ends_with_the_same_bytes(tmp_path, finished, start_dying):
     job = Job.create(tmp_path / "job", read_manifest(finished.folder / "manifest.json"))
-    places = os.pathsep.join([str(LIBRARY), str(Path(__file__).parent)])
-    child = start_job(job.folder, worker="dying_worker", environment={"PYTHONPATH": places})
-    assert child.wait(300).status == "failed"
+    assert start_dying(job, after="result").wait(300).status == "failed"
     assert "SIGKILL" in job.state().message
     kept = job.finished(CASES)
     assert kept == ["c1"]
