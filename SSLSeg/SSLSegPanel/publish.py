@@ -37,18 +37,28 @@ def publish_result(case, folder):
         CaseError: The result is damaged or lies in another grid than the volume. The scene is as before then.
     """
     from SSLSegLib.pseudolabels.storage import read_result
-    from SSLSegLib.scene.cases import add_result, read_result_files
+    from SSLSegLib.scene.cases import add_result_steps, read_result_files
     from SSLSegPanel.children import aside
 
     record = read_result(folder)
     files = yield from aside(read_result_files, Path(folder), record.classes)
     if case.volume is None:  # deleted while its result was read
         raise _vanished(case)
+    nodes = None
+    try:
+        for nodes in add_result_steps(case.volume, record.classes, files):
+            nodes.pseudo_label.GetDisplayNode().SetVisibility(False)  # shown when the case is
+            yield
+            if case.volume is None:
+                raise _vanished(case)
+    except BaseException:  # also when the panel is closed in between: no half result stays
+        for node in (nodes.pseudo_label, nodes.uncertainty) if nodes is not None else ():
+            if node is not None and node.GetScene() is not None:
+                slicer.mrmlScene.RemoveNode(node)
+        raise
     with slicer.util.RenderBlocker():
-        nodes = add_result(case.volume, Path(folder), record.classes, read=files)
         name_algorithm(nodes.pseudo_label, _algorithm(record))
         nodes.uncertainty.GetDisplayNode().SetThreshold(SHOWN_ABOVE, 1.0)
-        nodes.pseudo_label.GetDisplayNode().SetVisibility(False)  # shown when the case is
         withdraw_result(case)
         case.set_result(nodes.pseudo_label, nodes.uncertainty, folder)
     return nodes.pseudo_label

@@ -57,6 +57,7 @@ class ResultsSection:
             volume = sum(scores.volume_ml.values()) if scores else None
             put(table, row, 0, case.name)
             put(table, row, 1, certainty, align=qt.Qt.AlignCenter)
+            table.item(row, 1).setToolTip(_("Mean entropy inside the label: 0 is certain, 0.69 is a coin toss"))
             put(table, row, 2, f"{volume:.0f} ml" if volume is not None else "–", align=qt.Qt.AlignCenter)
             put(table, row, 3, review.state_label(review.review_state(case.result)))
         table.clearSelection()

@@ -103,7 +103,7 @@ class RunSection:
             if speed
             else _("time unknown before the first run with these weights")
         )
-        text = _("{cases} cases, {frames} frames to follow: {time}, {memory} GB of memory, {disk} GB of disk.").format(
+        text = _("{cases} cases, {frames} slices to track: {time}; {memory} GB of memory, {disk} GB of disk.").format(
             cases=estimate["cases"],
             frames=f"{estimate['frames']:,}",
             time=took,

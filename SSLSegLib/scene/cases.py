@@ -1,5 +1,6 @@
 """Cases and their results as groups of nodes, each case in its folder or beside the volume it belongs to."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,16 @@ from SSLSegLib.scene.marks import PREFIX, PseudoLabelMarks
 from SSLSegLib.scene.segmentations import label_to_segmentation_node
 from SSLSegLib.scene.volumes import node_geometry, reordered, uncertainty_to_node, volume_to_node
 
-__all__ = ["CaseNodes", "ResultFiles", "add_case", "add_result", "case_nodes", "read_case", "read_result_files"]
+__all__ = [
+    "CaseNodes",
+    "ResultFiles",
+    "add_case",
+    "add_result",
+    "add_result_steps",
+    "case_nodes",
+    "read_case",
+    "read_result_files",
+]
 
 _PART = f"{PREFIX}Part"
 _CASE = f"{PREFIX}CaseID"
@@ -140,15 +150,23 @@ def add_result(
         CaseError: Where a file cannot be read, or lies in another grid than the volume: nothing is shown then.
     """
     files = read or read_result_files(result_folder, classes)
-    label, uncertainty = files.label, files.uncertainty
+    *_, nodes = add_result_steps(volume_node, classes, files)
+    return nodes
+
+
+def add_result_steps(volume_node: Any, classes: tuple[SegmentClass, ...], files: ResultFiles) -> Iterator[CaseNodes]:
+    """:func:`add_result` with a pause between its two nodes; yields what there is so far, the last time all of it."""
     marks = PseudoLabelMarks.from_provenance(files.record.case_id, files.record.provenance)
     name = volume_node.GetName()
     nodes = CaseNodes(marks.case_id, volumes=[volume_node])
-    nodes.pseudo_label = label_to_segmentation_node(label, classes, volume_node, f"{name} pseudo-label", marks=marks)
+    nodes.pseudo_label = label_to_segmentation_node(
+        files.label, classes, volume_node, f"{name} pseudo-label", marks=marks
+    )
     nodes.pseudo_label.SetAttribute(_PART, "pseudo-label")
     place_beside(nodes.pseudo_label, volume_node)
-    nodes.uncertainty = _show_uncertainty(uncertainty, name, nodes, marks)
-    return nodes
+    yield nodes
+    nodes.uncertainty = _show_uncertainty(files.uncertainty, name, nodes, marks)
+    yield nodes
 
 
 def case_nodes(nodes: list[Any]) -> dict[str, CaseNodes]:

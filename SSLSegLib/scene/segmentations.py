@@ -168,10 +168,11 @@ def _placed(label: LabelMap, volume_node: Any, case_id: str | None) -> tuple[np.
 
 
 def _values_beside(array: np.ndarray, known: set[int]) -> list[int]:
-    """The values of a label that are not among the known ones. A table is ten times as fast as sorting the voxels."""
-    table = np.zeros(256, dtype=bool)
-    table[sorted(known)] = True
-    return [] if table[array].all() else sorted(set(np.unique(array).tolist()) - known)
+    """The values of a label that are not among the known ones. Sorting the voxels takes long, so only where needed."""
+    gapless = len(known) == max(known) + 1
+    if gapless and array.max(initial=0) <= max(known):
+        return []
+    return sorted(set(np.unique(array).tolist()) - known)
 
 
 def _oriented(array: np.ndarray, geometry: Geometry) -> Any:

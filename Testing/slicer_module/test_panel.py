@@ -45,7 +45,7 @@ def test_a_cohort_fills_the_table_and_enables_the_button(loaded):
     ]
     assert [row[0] for row in texts(loaded.ui.classesTable)] == ["class 1", "class 2"]
     assert loaded.ui.applyButton.enabled, loaded.ui.applyButton.toolTip
-    assert "2 cases, 200 frames" in loaded.ui.estimateLabel.text
+    assert "2 cases, 200 slices" in loaded.ui.estimateLabel.text
 
 
 def test_volumes_of_the_scene_become_cases_with_the_segmentation_that_was_drawn_on_them(host, loaded):
@@ -86,7 +86,7 @@ def test_an_unticked_class_is_left_out_and_the_choice_is_the_scenes(host, loaded
     loaded.ui.classesTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
     host.process_events()
     assert loaded.session.parameters.ignoredSegments == {"class 1": True}
-    assert "100 frames" in loaded.ui.estimateLabel.text
+    assert "100 slices" in loaded.ui.estimateLabel.text
     loaded.ui.classesTable.item(1, 0).setCheckState(qt.Qt.Unchecked)
     host.process_events()
     assert "Tick at least one class" in loaded.ui.applyButton.toolTip

@@ -160,6 +160,48 @@ def test_a_finished_run_whose_lock_a_training_holds_is_not_taken_for_running(ref
         assert run.progress.ended == "finished"
 
 
+@pytest.fixture
+def whole_run(host, loaded, finished_job):
+    """The finished job as one of the whole method, which has gone on to two rounds of training by itself."""
+    from SSLSegLib.files import read_json, write_json
+    from SSLSegLib.selftraining.options import SelfTrainingOptions
+
+    manifest = read_json(finished_job / "manifest.json")
+    manifest["kind"] = "ssl-medsam2"
+    manifest["parameters"]["training"] = SelfTrainingOptions.of("quick", devices=("auto",)).model_dump(mode="json")
+    manifest["parameters"]["baseline"] = False
+    write_json(finished_job / "manifest.json", manifest)
+    write_rounds(finished_job, 2, CASES)
+    loaded.ui.attachEdit.setCurrentPath(str(finished_job))
+    loaded.ui.attachButton.click()
+    host.wait_until(lambda: loaded.ui.resultsTable.rowCount == 2 and loaded.runSection.state == "idle", 60)
+    quiet(host, loaded)
+    return loaded
+
+
+def test_a_run_of_the_whole_method_shows_its_results_and_rounds(host, whole_run):
+    assert [row[0] for row in texts(whole_run.ui.roundsTable)] == ["Pseudo-labels", "Round 1", "Round 2"]
+    load(host, whole_run, 2)
+    assert first_voxel(whole_run.session.cases.find("c2")) == 2
+
+
+def test_a_run_of_the_whole_method_can_be_refined_further(host, whole_run, finished_job, monkeypatch):
+    from SSLSegPanel.job_run import JobRun
+
+    from SSLSegLib.jobs.kinds import job_kind
+
+    started = []
+    monkeypatch.setattr(JobRun, "start", lambda self, **how: started.append((self.job, how)))
+    monkeypatch.setattr(JobRun, "poll", lambda self: False)
+    assert whole_run.ui.refineButton.enabled, whole_run.ui.refineLabel.text
+    whole_run.ui.refineButton.click()
+    host.wait_until(lambda: started, 30)
+    job, how = started[0]
+    assert how == {"detached": True}
+    assert job.manifest.parameters["job"] == str(finished_job)
+    job_kind("selftraining").preflight(job, lambda *_, **__: None)  # what the child asks first
+
+
 def test_refinement_says_what_it_needs_before_a_run(panel):
     assert not panel.ui.refineButton.enabled
     assert "starts from a finished run" in panel.ui.refineLabel.text

@@ -185,3 +185,23 @@ def test_review_goes_on_when_the_job_folder_is_gone(reviewing, finished_job):
     case = first_case(reviewing)
     reviewing.ui.acceptButton.click()
     assert case.result.GetAttribute("SSLSeg.Review") == "accepted"
+
+
+@pytest.mark.parametrize("pauses", [1, 2])
+def test_a_volume_that_is_deleted_while_its_result_is_shown_leaves_no_half_result(reviewing, finished_job, pauses):
+    from SSLSegPanel.prepare import finish
+    from SSLSegPanel.publish import publish_result, withdraw_result
+
+    from SSLSegLib.errors import CaseError
+
+    case = reviewing.session.cases.find("c2")
+    withdraw_result(case)
+    steps = publish_result(case, finished_job / "results" / "c2")
+    while pauses:
+        pauses -= next(steps) is None  # the others wait for the files
+    slicer.mrmlScene.RemoveNode(case.volume)
+    with pytest.raises(CaseError, match="deleted while"):
+        finish(steps)
+    names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+    assert "c2 pseudo-label" not in names
+    assert not slicer.util.getNodes("c2 uncertainty*")
