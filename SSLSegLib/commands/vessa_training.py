@@ -83,12 +83,13 @@ def train(
         "precision": "float32" if float32 else None,
     }
     options = TrainingOptions(seed=seed, **{name: value for name, value in given.items() if value is not None})
-    slices = _training_slices(data, tuple(exclude) if exclude is not None else EXCLUDED)
     loaded = load_sam2(sam2, "cpu")
     configuration = VessaConfiguration(
         sam2=loaded.configuration, language=_language(language, language_from), memory=not without_memory
     )
     vessa = build_vessa(configuration, sam2=loaded.model, seed=seed, download=download)
+    # A missing language model is better told before many slices are read.
+    slices = _training_slices(data, tuple(exclude) if exclude is not None else EXCLUDED)
     _, features = load_parts(None, sam2, dino, "cpu", language=False)
     with console.status("Indexing the template bank"):
         prepared = prepare_data(slices, features, options)

@@ -17,8 +17,9 @@ from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.unimatch.guides import GuideRequest, Sam2Guide, with_background
 from SSLSegLib.unimatch.options import Prompting, UniMatchOptions
-from SSLSegLib.vessa.cache import CachedInputs, InputSource, LiveInputs, Place, build_cache
+from SSLSegLib.vessa.cache import CachedInputs, build_cache
 from SSLSegLib.vessa.features import Features
+from SSLSegLib.vessa.inputs import InputSource, LiveInputs, Place
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.vessa.places import Places
 from SSLSegLib.vessa.saving import LoadedVessa

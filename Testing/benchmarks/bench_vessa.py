@@ -38,11 +38,12 @@ from SSLSegLib.files import write_json
 from SSLSegLib.unimatch.options import PRESETS
 from SSLSegLib.unimatch.slices import StackBuilder
 from SSLSegLib.unimatch.train import Trainer
-from SSLSegLib.vessa.cache import LiveInputs, build_cache
+from SSLSegLib.vessa.cache import build_cache
 from SSLSegLib.vessa.configuration import VessaConfiguration, tiny_language
 from SSLSegLib.vessa.estimate import estimate_memory, true_size
 from SSLSegLib.vessa.features import Sam2Features
 from SSLSegLib.vessa.guide import GuidedOptions, make_vessa_guide
+from SSLSegLib.vessa.inputs import LiveInputs
 from SSLSegLib.vessa.model import build_vessa
 from SSLSegLib.vessa.options import TrainingOptions, VessaOptions
 from SSLSegLib.vessa.pairs import prepare_data

@@ -1,6 +1,7 @@
 """Stage 2: places of views, the cache, the guide, and a whole small training."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,14 +11,15 @@ from safetensors.torch import load_file
 from tiny import CLASSES, NETWORK, make_cohort
 from tiny_vessa import tiny_vessa
 
-from SSLSegLib.errors import CohortError
+from SSLSegLib.errors import CohortError, JobError
 from SSLSegLib.unimatch.guides import GuideRequest, with_background
 from SSLSegLib.unimatch.options import Prompting
 from SSLSegLib.unimatch.slices import StackBuilder
 from SSLSegLib.unimatch.views import VIEWS, draw_weak_view, outside, warp
-from SSLSegLib.vessa.cache import CachedInputs, LiveInputs, Place, build_cache, cache_bytes
+from SSLSegLib.vessa.cache import CachedInputs, build_cache, cache_bytes
 from SSLSegLib.vessa.features import Sam2Features
 from SSLSegLib.vessa.guide import GuidedOptions, VessaGuide, make_vessa_guide
+from SSLSegLib.vessa.inputs import LiveInputs, Place
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.vessa.places import LocatedBatches, Places
 from SSLSegLib.vessa.saving import LoadedVessa
@@ -241,6 +243,13 @@ def test_the_size_of_a_cache_is_known_before(live, tmp_path):
     slices = sum(live.slices(case) for case in range(2))
     expected = cache_bytes(slices=slices, classes=2, top=3, side=4, width=32, finer=(4, 8))
     assert sum(path.stat().st_size for path in tmp_path.glob("*.bin")) == expected
+
+
+def test_a_full_disk_is_told_before_anything_is_computed(live, tmp_path, monkeypatch):
+    monkeypatch.setattr("SSLSegLib.vessa.cache.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(JobError, match="GiB are free"):
+        build_cache(live, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_with_a_cache_the_language_model_is_let_go_of(cohort, tmp_path):

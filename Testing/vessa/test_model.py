@@ -7,7 +7,7 @@ from tiny_vessa import SAM2, blobs, pictures, tiny_vessa
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from SSLSegLib.errors import WeightsError
-from SSLSegLib.vessa.configuration import LanguageConfiguration, VessaConfiguration
+from SSLSegLib.vessa.configuration import LanguageConfiguration, VessaConfiguration, tiny_language
 from SSLSegLib.vessa.language import load_language
 from SSLSegLib.vessa.losses import vessa_loss
 from SSLSegLib.vessa.pictures import masks_to_frames, overlay, square
@@ -208,3 +208,39 @@ def test_a_language_model_is_loaded_from_a_folder(vessa, tmp_path):
 def test_a_language_model_that_is_not_here_is_named_with_the_way_out():
     with pytest.raises(WeightsError, match="without-vlm"):
         load_language(LanguageConfiguration(source="/nowhere/qwen"), 32)
+
+
+def changed_language(**changes):
+    plain = tiny_language(hidden=32, lora_rank=4)
+    architecture = {**plain.architecture, **changes.pop("architecture", {})}
+    return load_language(plain.model_copy(update={"architecture": architecture, **changes}), 32)
+
+
+def test_where_input_and_output_rows_are_not_tied_both_learn():
+    language = changed_language(architecture={"tie_word_embeddings": False}).train()
+    trained = [name for name, parameter in language.named_parameters() if parameter.requires_grad]
+    assert sum("trainable_tokens_delta" in name for name in trained) == 2
+    said = language(example_of(language))
+    torch.nn.functional.cross_entropy(said.text_logits, said.text_targets).backward()
+    for name, parameter in language.named_parameters():
+        if "trainable_tokens_delta" in name:
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_frozen_weights_in_bfloat16_say_almost_the_same_and_what_learns_is_float32():
+    exact, rounded = changed_language(), changed_language(dtype="bfloat16")
+    inputs = example_of(exact)
+    with torch.no_grad():
+        one, other = exact(inputs).prompts, rounded(inputs).prompts
+    assert other.dtype == torch.float32
+    assert (one - other).abs().max() < 0.1 * one.abs().max()
+    rounded(inputs).prompts.sum().backward()
+    for name, parameter in rounded.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.dtype == torch.float32, name
+            assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
+def example_of(language):
+    asked = [instruction(0), instruction(1)]
+    return language.prompter(pictures(2), pictures(2, seed=50), blobs(2), asked, [FIXED_ANSWER] * 2)
