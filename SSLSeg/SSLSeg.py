@@ -180,16 +180,21 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.takeUpRun()
 
     def takeUpRun(self):
-        """After a scene was loaded: know the run its results come from, and follow it and its training if they run."""
-        run = self.openJob(self.session.parameters.jobFolder)
-        if self.session.run is None and run is not None:
-            self.session.run = run
-            if run.running:
+        """Know the run and the training that the scene's results come from, and follow them where they still run.
+
+        What is being followed stays, also when the scene is closed: it must be possible to cancel it.
+        """
+        parameters, known = self.session.parameters, self.session.run
+        if self.runSection.state == "idle" and parameters.jobFolder != (str(known.job.folder) if known else ""):
+            run = self.session.run = self.openJob(parameters.jobFolder)
+            if run is not None and run.running:
                 self.runSection.watch(run)
             self.session.run_changed.emit()
-        training = self.openJob(self.session.parameters.trainingFolder)
-        if self.refineSection.training is None and training is not None:
-            self.refineSection.watch(training)
+        training = self.refineSection.training
+        if not self.refineSection.running and parameters.trainingFolder != (
+            str(training.job.folder) if training else ""
+        ):
+            self.refineSection.watch(self.openJob(parameters.trainingFolder))
 
     def openJob(self, folder):
         """The job that a scene remembers, or None: moved, damaged or newer, of which attaching by hand says which."""

@@ -135,13 +135,17 @@ class RefineSection:
         show_error(error, _("Refinement could not be started."))
 
     def watch(self, training):
-        """Follow a training, whoever started it."""
+        """Follow a training, whoever started it; None: there is none in this scene."""
         self.training, self._stopping = training, False
         self._rounds = refinement.count_rounds(self.session.run)
-        if self.session.parameters is not None:
-            self.session.parameters.trainingFolder = str(training.job.folder)
-        self._timer.start()
-        self._look()
+        if training is not None:
+            if self.session.parameters is not None:
+                self.session.parameters.trainingFolder = str(training.job.folder)
+            self._timer.start()
+            self._look()
+        else:
+            self._timer.stop()
+            self.say("")
         self.refresh()
 
     def _look(self):

@@ -202,6 +202,27 @@ def test_a_run_of_the_whole_method_can_be_refined_further(host, whole_run, finis
     job_kind("selftraining").preflight(job, lambda *_, **__: None)  # what the child asks first
 
 
+def test_another_scene_forgets_the_run_and_its_own_brings_run_and_training_back(host, refined, finished_job, tmp_path):
+    from SSLSegLib.scene.files import save_scene
+
+    job = refined.logic.prepareRefinement(refined.session.run, preset="quick", rounds=1)
+    refined.session.parameters.trainingFolder = str(job.folder)
+    job.write_state(job.state().model_copy(update={"status": "finished"}))
+    (job.folder / "events.jsonl").touch()
+    save_scene(slicer.mrmlScene, tmp_path / "saved.mrb")
+    slicer.mrmlScene.Clear(0)
+    host.process_events()
+    assert refined.session.run is None
+    assert refined.ui.roundsTable.rowCount == 0
+    assert "starts from a finished run" in refined.ui.refineLabel.text
+    slicer.util.loadScene(str(tmp_path / "saved.mrb"))
+    quiet(host, refined)
+    assert refined.session.run.job.folder == finished_job
+    assert refined.ui.roundsTable.rowCount == 3
+    assert refined.refineSection.training.job.folder == job.folder
+    assert "training has ended" in refined.ui.refineStatusLabel.text
+
+
 def test_refinement_says_what_it_needs_before_a_run(panel):
     assert not panel.ui.refineButton.enabled
     assert "starts from a finished run" in panel.ui.refineLabel.text
