@@ -33,7 +33,7 @@ def test_a_click_segments_the_unlabelled_cases_as_batch_does_and_touches_nothing
     host.wait_until(lambda: loaded.runSection.state == "idle", 300)
     timer.stop()
     # The GUI thread's own work between two beats; on a busy machine wall time would count other processes' work.
-    assert max(after - before for before, after in itertools.pairwise(beats)) < 0.15
+    assert max(after - before for before, after in itertools.pairwise(beats)) < 0.1
     assert "Finished" in loaded.ui.statusLabel.text
     assert sorted(row[0] for row in texts(loaded.ui.resultsTable)) == ["c2", "c3"]
     expected = results_of(batch_job)
