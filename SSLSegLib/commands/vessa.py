@@ -17,7 +17,7 @@ from SSLSegLib.commands.shared import (
     console,
     load_checked_cohort,
 )
-from SSLSegLib.commands.vessa_training import DinoOption, Lines, Sam2Option, train
+from SSLSegLib.commands.vessa_training import DinoOption, Sam2Option, train
 
 if TYPE_CHECKING:
     from SSLSegLib.vessa.features import Features
@@ -159,7 +159,7 @@ def segment(
 def guide(
     cohort: CohortArgument,
     templates: Annotated[Path, typer.Option("--bank", help="Folder of the template bank (see `vessa bank`).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; one that was begun is resumed.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")],
     model: ModelOption = None,
     sam2: Sam2Option = BUNDLED,
     without_vlm: Annotated[
@@ -174,40 +174,52 @@ def guide(
     batch: Annotated[int | None, typer.Option(min=1, help="Labelled, and as many unlabelled, slices a step.")] = None,
     feedback: Annotated[bool, typer.Option(help="Prompt VESSA with the teacher's prediction.")] = True,
     start: Annotated[float, typer.Option(min=0, max=1, help="Part of the training before the feedback begins.")] = 0.25,
-    test_cases: Annotated[bool, typer.Option("--test-cases", help="Label the test cases too.")] = False,
     device: DeviceOption = "auto",
     seed: SeedOption = 42,
+    threads: ThreadsOption = None,
     resample_labels: ResampleOption = False,
+    report: Annotated[bool, typer.Option(help="Write tables and pictures.")] = True,
+    scene: Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")] = True,
 ) -> None:
     """Train a specialist by UniMatch v2 with VESSA as its guide (stage 2), and label the unlabelled cases by it."""
-    from SSLSegLib.jobs.vessa import load_parts
+    from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.unimatch import WORK
+    from SSLSegLib.jobs.vessa_guided import guided_manifest
     from SSLSegLib.unimatch.options import Prompting
-    from SSLSegLib.unimatch.run import label_cases
     from SSLSegLib.vessa.guide import GuidedOptions
-    from SSLSegLib.vessa.stage2 import train_guided
-    from SSLSegLib.vessa.templates import TemplateBank
+    from SSLSegLib.vessa.options import VessaOptions
 
-    options = GuidedOptions.of(
+    training = GuidedOptions.of(
         preset.value,
         encoder_weights=str(encoder.absolute()) if encoder else None,
         steps=steps,
         batch=batch,
-        seed=seed,
         feedback=feedback,
         prompting=Prompting(start=start),
     )
-    checked = load_checked_cohort(cohort, resample_labels=resample_labels, output=out)
     if model is None:
         console.print(WITHOUT_VLM, style="yellow", highlight=False)
-    loaded = TemplateBank.load(templates)
-    vessa, features = load_parts(model, sam2, dino, device, language=not without_vlm)
-    console.print(vessa.device_outcome, highlight=False)
-    lines = Lines(options.steps)
-    where = train_guided(checked, out, options, vessa, loaded, features, progress=lines)
-    cases = (*checked.unlabelled, *(checked.test if test_cases else ()))
-    label_cases(checked, where, cases, device=device, progress=lines)
-    console.print(f"Model: {where.model}", soft_wrap=True, highlight=False)
-    console.print(f"Labels: {where.path / 'results'}", soft_wrap=True, highlight=False)
+    checked = load_checked_cohort(cohort, resample_labels=resample_labels, output=out)
+    manifest = guided_manifest(
+        checked,
+        templates,
+        VessaOptions(),
+        training.model_dump(mode="json"),
+        model=model,
+        language=not without_vlm,
+        sam2=sam2 if model is None else None,
+        dino=dino,
+        seed=seed,
+        device=device,
+        threads=threads,
+        report=report,
+        scene=scene,
+    )
+    job = Job.create(out, manifest)
+    run_in_terminal(job, checked=True)
+    print_outputs(job)
+    console.print(f"Model: {job.folder / WORK / 'model'}", soft_wrap=True, highlight=False)
 
 
 def _with_accepted(made: Any, cohort: Any, job: Path, features: "Features", per_class: int | None) -> Any:

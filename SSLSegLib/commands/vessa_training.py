@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from SSLSegLib.vessa.configuration import LanguageConfiguration
     from SSLSegLib.vessa.slices import LabelledSlices
 
-__all__ = ["DinoOption", "Lines", "Sam2Option", "train"]
+__all__ = ["DinoOption", "Sam2Option", "train"]
 
 Sam2Option = Annotated[str, typer.Option(help="SAM2 or MedSAM2 weights: name in the catalogue, or path of a file.")]
 DinoOption = Annotated[
@@ -93,7 +93,7 @@ def train(
     _, features = load_parts(None, sam2, dino, "cpu", language=False)
     with console.status("Indexing the template bank"):
         prepared = prepare_data(slices, features, options)
-    trainer = StageOne(out, vessa, prepared, options, progress=Lines(options.steps), cpu=cpu)
+    trainer = StageOne(out, vessa, prepared, options, progress=_Lines(options.steps), cpu=cpu)
     best = trainer.run()
     if trainer.accelerator.is_main_process:
         console.print(f"Best validation Dice {best:.3f}. Model: {out / 'model'}", soft_wrap=True, highlight=False)
@@ -125,7 +125,7 @@ def _language(size: LanguageSize, folder: Path | None) -> "LanguageConfiguration
     return LanguageConfiguration(source=QWEN3_VL[size.value])
 
 
-class Lines:
+class _Lines:
     """A progress listener that prints now and then."""
 
     def __init__(self, steps: int) -> None:

@@ -43,6 +43,7 @@ _MODULES = {
     "ssl-medsam2": "SSLSegLib.jobs.ssl_medsam2",
     "unimatch": "SSLSegLib.jobs.unimatch",
     "vessa": "SSLSegLib.jobs.vessa",
+    "vessa-unimatch": "SSLSegLib.jobs.vessa_guided",
 }
 _KINDS: dict[str, JobKind] = {}
 

@@ -20,8 +20,9 @@ from SSLSegLib.vessa.options import VessaOptions
 if TYPE_CHECKING:
     from SSLSegLib.vessa.features import Features
     from SSLSegLib.vessa.saving import LoadedVessa
+    from SSLSegLib.vessa.templates import TemplateBank
 
-__all__ = ["KIND", "VessaParameters", "load_parts", "vessa_manifest"]
+__all__ = ["KIND", "VessaParameters", "load_bank", "load_parts", "vessa_manifest"]
 
 
 class VessaParameters(BaseModel):
@@ -142,6 +143,24 @@ def load_parts(
     return vessa, Sam2Features(vessa.model.segmenter.sam2, vessa_features_name(vessa))
 
 
+def load_bank(parameters: VessaParameters) -> "TemplateBank":
+    """The template bank of a manifest.
+
+    Raises:
+        CohortError: It cannot be read.
+        JobError: It is another one than when the manifest was made.
+    """
+    from SSLSegLib.vessa.templates import TemplateBank
+
+    bank = TemplateBank.load(Path(parameters.bank))
+    if bank.fingerprint() != parameters.bank_fingerprint:
+        raise JobError(
+            "The template bank has changed since the job was made.",
+            remedy="Restore it, or start a new job in another folder.",
+        )
+    return bank
+
+
 def run(job: Job, progress: Progress) -> None:
     """Pseudo-label what is not finished yet, then write the report and the scene."""
     parameters: VessaParameters = job.manifest.checked_parameters()
@@ -166,14 +185,8 @@ def _segment(job: Job, parameters: VessaParameters, cohort: Cohort, finished: li
     import torch
 
     from SSLSegLib.vessa.segment import segment_cohort
-    from SSLSegLib.vessa.templates import TemplateBank
 
-    bank = TemplateBank.load(Path(parameters.bank))
-    if bank.fingerprint() != parameters.bank_fingerprint:
-        raise JobError(
-            "The template bank has changed since the job was made.",
-            remedy="Restore it, or start a new job in another folder.",
-        )
+    bank = load_bank(parameters)
     torch.set_num_threads(parameters.threads)
     progress("stage", stage="Loading the weights", total=None)
     vessa, features = load_parts(

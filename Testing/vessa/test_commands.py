@@ -76,13 +76,19 @@ def test_train_then_segment_with_the_trained_model(cohort, weights, tmp_path):
 
 def test_a_specialist_is_trained_with_vessa_as_its_guide_and_labels_the_cohort(cohort, weights, tmp_path):
     run("bank", cohort.folder, "--out", tmp_path / "bank", "--sam2", weights, "--per-class", 1)
-    said = run(
-        *("guide", cohort.folder, "--bank", tmp_path / "bank", "--out", tmp_path / "run", "--sam2", weights),
-        *("--steps", 2, "--batch", 1, "--start", "0.5", "--device", "cpu"),
+    guide = (
+        *("guide", cohort.folder, "--bank", tmp_path / "bank", "--out", tmp_path / "job", "--sam2", weights),
+        *("--steps", 2, "--batch", 1, "--start", "0.5", "--device", "cpu", "--no-report", "--no-scene"),
     )
-    assert "without VLM" in said
-    record = read_result(tmp_path / "run" / "results" / cohort.unlabelled[0].id)
-    assert record.provenance["method"] == "UniMatch v2 + VESSA"
+    assert "without VLM" in run(*guide)
+    job = tmp_path / "job"
+    results = [job / "results" / case.id / "result.json" for case in cohort.unlabelled]
+    assert read_result(results[0].parent).provenance["method"] == "UniMatch v2 + VESSA"
+    assert {path.name for path in (job / "unimatch").iterdir()} == {"model", "training"}
+    before = [path.read_bytes() for path in results]
+    results[1].unlink()
+    run(*guide)  # nothing is trained again: the model is there
+    assert [path.read_bytes() for path in results] == before
 
 
 def test_a_language_model_that_is_not_here_is_not_downloaded_unasked(cohort, weights, tmp_path):
