@@ -120,18 +120,32 @@ def test_a_map_of_a_slice_comes_into_the_view_as_warping_it_would():
         assert ((found - expected).abs() > 1e-3).float().mean() < 0.01  # but for rounding at the very border
 
 
+def test_a_coarse_square_map_comes_into_a_turned_view_of_an_oblong_slice_as_the_fine_one():
+    shape, rng = (40, 60), np.random.default_rng(2)
+    rows, columns = np.indices(shape)
+    fine = torch.from_numpy((0.1 * rows - 0.07 * columns).astype(np.float32))[None, None]
+    coarse = F.interpolate(fine, (16, 16), mode="bilinear", antialias=True, align_corners=False)
+    for _ in range(5):
+        view = draw_weak_view(rng, VIEWS["medical"], shape, (1.3, 0.8), 48)
+        places = Places.of(Places.row(0, 0, view, shape)[None])
+        one, other = (places.to_views(each, [0])[0, 0] for each in (fine, coarse))
+        assert (one - other).abs().mean() < 0.01
+
+
 def test_a_prediction_goes_back_to_where_it_was_seen():
     rng = np.random.default_rng(1)
-    shape = (64, 64)
+    shape = (64, 96)
     view = draw_weak_view(rng, VIEWS["medical"], shape, (1.0, 1.0), 48)
     rows, columns = np.indices(shape)
     whole = torch.from_numpy(((rows - 30) ** 2 + (columns - 30) ** 2 < 150).astype(np.float32))[None]
     seen = warp(whole, view)[None]
     places = Places.of(Places.row(0, 0, view, shape)[None])
-    back = places.to_slices(seen, [0], 64)[0, 0] > 0.5
-    covered = places.to_slices(torch.ones_like(seen), [0], 64)[0, 0] > 0.5
-    assert 0.2 < covered.float().mean() < 1
-    assert (back[covered] != (whole[0] > 0.5)[covered]).float().mean() < 0.02
+    back = places.to_slices(seen, [0], 32)[0, 0] > 0.5
+    covered = places.to_slices(torch.ones_like(seen), [0], 32)[0, 0] > 0.5
+    coarse = F.interpolate(whole[None], (32, 32), mode="bilinear", antialias=True, align_corners=False)[0, 0] > 0.5
+    assert 0.1 < covered.float().mean() < 1
+    assert coarse[covered].any()
+    assert (back[covered] != coarse[covered]).float().mean() < 0.03
     assert not back[~covered].any()
 
 
