@@ -4,7 +4,9 @@ import json
 import shutil
 
 import pytest
+from typer.testing import CliRunner
 
+from SSLSegLib.__main__ import app
 from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.lock import JobLock
@@ -118,3 +120,27 @@ def test_data_of_a_training_are_not_sent(training, refinement):
     job.scheduler = "dask://head:8786?data=send"
     with pytest.raises(JobError, match="share"):
         run_job(job)
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+
+
+def test_the_command_line_says_which_training_is_the_new_one_and_names_it_to_predict(training, labelled):
+    assert "--training" not in call("self-train", labelled.folder, "--device", "cpu").output
+    again = call("self-train", labelled.folder, "--device", "cpu", "--configuration", "3d_fullres", "--rounds", 1)
+    assert again.exit_code == 0, again.output
+    assert "--training selftraining-2" in again.output
+    assert [folder for _, folder, _, _ in training.asked] == ["selftraining", "selftraining-2"]
+    assert labelled.state().status == "finished"
+    assert not labelled.lock_path.exists()
+
+
+@pytest.mark.parametrize("command", [["predict"], ["export-model", "--out", "model"]])
+@pytest.mark.parametrize(
+    ("folder", "words"), [("selftraining-7", "no finished round 1"), ("../elsewhere", "no folder of the job")]
+)
+def test_a_model_is_taken_from_a_training_of_the_job_and_from_nowhere_else(labelled, command, folder, words):
+    said = call(command[0], labelled.folder, *command[1:], "--training", folder)
+    assert said.exit_code == 2
+    assert words in said.output.replace("\n", " ")
