@@ -4,12 +4,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny import make_cohort
 
-from SSLSegLib.errors import CohortError
-from SSLSegLib.unimatch.configuration import NetworkConfiguration
+from SSLSegLib.errors import CohortError, WeightsError
+from SSLSegLib.unimatch.configuration import NETWORKS, NetworkConfiguration
 from SSLSegLib.unimatch.network import SegmentationNetwork
-from SSLSegLib.vessa.features import DinoFeatures
+from SSLSegLib.vessa.features import DinoFeatures, dino_features
 from SSLSegLib.vessa.slices import CohortSlices, LabelledSlice, StoredSlices
 from SSLSegLib.vessa.templates import TemplateBank, chosen_slices, sampling_probabilities
 
@@ -186,3 +187,26 @@ def test_dinov2_compares_class_tokens_of_length_one_like_transformers_own_model(
         tokens = network.encoder.eval()(images.permute(0, 3, 1, 2)).last_hidden_state[:, 0]
     expected = tokens / tokens.norm(dim=1, keepdim=True)
     np.testing.assert_allclose(features(pictures), expected.numpy(), atol=1e-5)
+
+
+def test_dinov2_is_read_from_a_file_of_any_size(tmp_path, monkeypatch):
+    other = NETWORK.model_copy(update={"hidden": 32})
+    for size, configuration in (("small", NETWORK), ("base", other), ("large", NETWORK)):
+        monkeypatch.setitem(NETWORKS, size, configuration)
+    torch.manual_seed(0)
+    network = SegmentationNetwork(other, 2)
+    save_file(network.encoder.state_dict(), tmp_path / "dino.safetensors")
+    features = dino_features(tmp_path / "dino.safetensors", side=32)
+    picture = [np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)]
+    np.testing.assert_allclose(features(picture), DinoFeatures(network, "x", side=32)(picture), atol=1e-6)
+    assert features.name.startswith("dinov2-base:")
+
+
+def test_a_file_that_is_no_dinov2_is_refused(tmp_path, monkeypatch):
+    for size in ("small", "base", "large"):
+        monkeypatch.setitem(NETWORKS, size, NETWORK)
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="neither"):
+        dino_features(tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="no file"):
+        dino_features(tmp_path / "missing.safetensors")
