@@ -72,12 +72,12 @@ def bank(
     resample_labels: ResampleOption = False,
 ) -> None:
     """Make a template bank of the labelled cases of a cohort, or let the bank in that folder grow."""
-    from SSLSegLib.jobs.vessa import load_parts
+    from SSLSegLib.jobs.vessa import load_features
     from SSLSegLib.vessa.slices import CohortSlices
     from SSLSegLib.vessa.templates import BANK, TemplateBank, chosen_slices
 
     checked = load_checked_cohort(cohort, resample_labels=resample_labels, unlabelled=0)
-    _, features = load_parts(model, sam2, dino, device, language=False)
+    features = load_features(model, sam2, dino, device)
     with console.status("Reading labelled cases"):
         slices = CohortSlices(checked)
         made = TemplateBank.of(slices, features, chosen_slices(slices, per_class))

@@ -64,7 +64,7 @@ def train(
     seed: SeedOption = 42,
 ) -> None:
     """Train VESSA (stage 1). On several GPUs: accelerate launch -m SSLSegLib vessa train ..."""
-    from SSLSegLib.jobs.vessa import load_parts
+    from SSLSegLib.jobs.vessa import load_features
     from SSLSegLib.vessa.configuration import VessaConfiguration
     from SSLSegLib.vessa.data import EXCLUDED
     from SSLSegLib.vessa.model import build_vessa
@@ -90,7 +90,7 @@ def train(
     vessa = build_vessa(configuration, sam2=loaded.model, seed=seed, download=download)
     # A missing language model is better told before many slices are read.
     slices = _training_slices(data, tuple(exclude) if exclude is not None else EXCLUDED)
-    _, features = load_parts(None, sam2, dino, "cpu", language=False)
+    features = load_features(None, sam2, dino, "cpu")
     with console.status("Indexing the template bank"):
         prepared = prepare_data(slices, features, options)
     trainer = StageOne(out, vessa, prepared, options, progress=_Lines(options.steps), cpu=cpu)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from SSLSegLib.vessa.saving import LoadedVessa
     from SSLSegLib.vessa.templates import TemplateBank
 
-__all__ = ["KIND", "VessaParameters", "load_bank", "load_parts", "vessa_manifest"]
+__all__ = ["KIND", "VessaParameters", "load_bank", "load_features", "load_parts", "vessa_manifest"]
 
 
 class VessaParameters(BaseModel):
@@ -133,14 +133,25 @@ def load_parts(
     Raises:
         WeightsError: Something is missing, damaged or does not fit.
     """
-    from SSLSegLib.vessa.features import Sam2Features, dino_features
+    from SSLSegLib.vessa.features import dino_features, sam2_features
     from SSLSegLib.vessa.saving import load_vessa, without_language
-    from SSLSegLib.vessa.segment import vessa_features_name
 
     vessa = without_language(sam2, device) if model is None else load_vessa(model, device, language=language)
     if dino is not None:
         return vessa, dino_features(dino, device=vessa.device)
-    return vessa, Sam2Features(vessa.model.segmenter.sam2, vessa_features_name(vessa))
+    return vessa, sam2_features(vessa.model.segmenter.sam2)
+
+
+def load_features(model: str | Path | None, sam2: str, dino: str | Path | None, device: str) -> "Features":
+    """Only the features that templates are found by; see :func:`load_parts`."""
+    from SSLSegLib.vessa.features import dino_features, sam2_features
+    from SSLSegLib.vessa.saving import SAM2
+    from SSLSegLib.weights.device import resolve_device
+    from SSLSegLib.weights.loading import load_sam2
+
+    if dino is not None:
+        return dino_features(dino, device=resolve_device(device).device)
+    return sam2_features(load_sam2(sam2 if model is None else Path(model) / SAM2, device).model)
 
 
 def load_bank(parameters: VessaParameters) -> "TemplateBank":

@@ -1,5 +1,6 @@
 """What slices are compared by: DINOv2's features (the paper), or the features of the SAM2 that is loaded anyway."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,7 @@ from SSLSegLib.unimatch.network import SegmentationNetwork, embed
 from SSLSegLib.unimatch.views import normalise
 from SSLSegLib.vessa.pictures import pictures_to_frames, square
 
-__all__ = ["DinoFeatures", "Features", "Sam2Features", "dino_features"]
+__all__ = ["DinoFeatures", "Features", "Sam2Features", "dino_features", "sam2_features"]
 
 _AT_ONCE = 16
 
@@ -100,6 +101,15 @@ class Sam2Features:
         cells = F.adaptive_avg_pool2d(top.float(), self.grid).flatten(2)
         cells = cells - cells.mean(2, keepdim=True)
         return F.normalize(cells.flatten(1), dim=1).cpu().numpy()
+
+
+def sam2_features(model: torch.nn.Module) -> Sam2Features:
+    """Features of a SAM2, named by its image encoder: stage 1 leaves that as it is, and so a bank valid."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.image_encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return Sam2Features(model, f"sam2:{digest.hexdigest()[:16]}")
 
 
 def dino_features(path: Path | str, *, side: int = 224, device: torch.device | str = "cpu") -> DinoFeatures:

@@ -27,7 +27,16 @@ from SSLSegLib.weights.loading import load_sam2
 from SSLSegLib.weights.sam2_model import place_sam2
 from SSLSegLib.weights.saving import save_sam2
 
-__all__ = ["RECORD", "LoadedVessa", "language_state", "load_vessa", "place_vessa", "save_vessa", "without_language"]
+__all__ = [
+    "RECORD",
+    "SAM2",
+    "LoadedVessa",
+    "language_state",
+    "load_vessa",
+    "place_vessa",
+    "save_vessa",
+    "without_language",
+]
 
 RECORD, SAM2, LANGUAGE = "vessa.json", "sam2.safetensors", "language.safetensors"
 

@@ -1,6 +1,5 @@
 """Pseudo-labels for a cohort from a template bank: VESSA alone, as TFFS does it without training."""
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from SSLSegLib.errors import CohortError
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.pseudolabels.label import PseudoLabel, build_pseudo_label, make_provenance
 from SSLSegLib.seeds import named_rng
-from SSLSegLib.vessa.features import Features, Sam2Features
+from SSLSegLib.vessa.features import Features, Sam2Features, sam2_features
 from SSLSegLib.vessa.model import Vessa
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.vessa.pictures import masks_to_frames, picture_of, pictures_to_frames
@@ -87,7 +86,7 @@ def segment_cohort(
         CaseError: A case cannot be read.
     """
     cohort.require(labelled=0, unlabelled=1)
-    features = features or Sam2Features(vessa.model.segmenter.sam2, vessa_features_name(vessa))
+    features = features or sam2_features(vessa.model.segmenter.sam2)
     bank.require_features(features.name)
     missing = [each.name for each in cohort.classes if not bank.holds(each.name)]
     if len(missing) == len(cohort.classes):
@@ -164,20 +163,6 @@ def segment_case(
             weights_sha256=vessa.sha256,
         ),
     )
-
-
-def vessa_features_name(vessa: LoadedVessa) -> str:
-    """Name of the features of a model's own SAM2: its image encoder is frozen, so the checkpoint names it."""
-    return f"sam2:{encoder_digest(vessa.model.segmenter.sam2)[:16]}"
-
-
-def encoder_digest(sam2: torch.nn.Module) -> str:
-    """SHA-256 of the image encoder's weights, which stage 1 leaves as they are."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(sam2.image_encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def find_candidates(

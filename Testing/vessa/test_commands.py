@@ -9,6 +9,9 @@ from typer.testing import CliRunner
 
 from SSLSegLib.__main__ import app
 from SSLSegLib.pseudolabels.storage import is_complete, read_result
+from SSLSegLib.vessa.configuration import VessaConfiguration, tiny_language
+from SSLSegLib.vessa.model import build_vessa
+from SSLSegLib.vessa.saving import save_vessa
 from SSLSegLib.vessa.templates import TemplateBank
 from SSLSegLib.weights.saving import save_sam2
 
@@ -89,6 +92,17 @@ def test_a_specialist_is_trained_with_vessa_as_its_guide_and_labels_the_cohort(c
     results[1].unlink()
     run(*guide)  # nothing is trained again: the model is there
     assert [path.read_bytes() for path in results] == before
+
+
+def test_a_model_trained_without_memory_has_a_bank_and_segments_by_its_language_model(cohort, weights, tmp_path):
+    configuration = VessaConfiguration(sam2=SAM2, language=tiny_language(hidden=32), memory=False)
+    save_vessa(tmp_path / "model", build_vessa(configuration, sam2=tiny_sam2()))
+    model = ("--model", tmp_path / "model", "--device", "cpu")
+    run("bank", cohort.folder, "--out", tmp_path / "bank", *model, "--per-class", 1)
+    segment = ("segment", cohort.folder, "--bank", tmp_path / "bank", *model, "--no-report", "--no-scene")
+    run(*segment, "--out", tmp_path / "job")
+    assert is_complete(tmp_path / "job" / "results" / cohort.unlabelled[0].id)
+    assert "nothing says" in run(*segment, "--out", tmp_path / "other", "--without-vlm", code=2)
 
 
 def test_a_language_model_that_is_not_here_is_not_downloaded_unasked(cohort, weights, tmp_path):

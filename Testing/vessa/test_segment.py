@@ -14,12 +14,12 @@ from SSLSegLib.cases.reading import read_geometry, read_volume
 from SSLSegLib.errors import CohortError
 from SSLSegLib.pseudolabels.review import save_review
 from SSLSegLib.pseudolabels.storage import save_pseudo_label
-from SSLSegLib.vessa.features import Sam2Features
+from SSLSegLib.vessa.features import Sam2Features, sam2_features
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.vessa.pictures import picture_of
 from SSLSegLib.vessa.prompts import FIXED_ANSWER, instruction
 from SSLSegLib.vessa.saving import LoadedVessa
-from SSLSegLib.vessa.segment import segment_cohort, vessa_features_name
+from SSLSegLib.vessa.segment import segment_cohort
 from SSLSegLib.vessa.slices import CohortSlices, accepted_cases
 from SSLSegLib.vessa.templates import TemplateBank
 
@@ -36,7 +36,7 @@ def vessa():
 
 @pytest.fixture(scope="module")
 def bank(cohort, vessa):
-    features = Sam2Features(vessa.model.segmenter.sam2, vessa_features_name(vessa))
+    features = sam2_features(vessa.model.segmenter.sam2)
     return TemplateBank.of(CohortSlices(cohort), features)
 
 
