@@ -18,6 +18,9 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 """What the entries of the box mean, in their order."""
 
 
+METHODS = ("tffs", "vessa")
+
+
 class MethodSection:
     """Which network computes on what, and whether both are there."""
 
@@ -28,6 +31,7 @@ class MethodSection:
         ui.deviceBox.setCurrentIndex(DEVICES.index(session.device) if session.device in DEVICES else 0)
         ui.outputEdit.setCurrentPath(session.output)
         ui.weightsFolderEdit.setCurrentPath(session.weights_folder)
+        ui.methodBox.connect("activated(int)", self.onMethod)
         ui.weightsBox.connect("activated(int)", self.onWeights)
         ui.downloadButton.connect("clicked(bool)", self.onDownload)
         ui.deviceBox.connect("activated(int)", self.onDevice)
@@ -42,6 +46,9 @@ class MethodSection:
         """Show the weights as they are on this computer now."""
         if not self.session.usable or self.session.parameters is None:
             return
+        parameters = self.session.parameters
+        self.ui.methodBox.setCurrentIndex(METHODS.index(parameters.method) if parameters.method in METHODS else 0)
+        enable(self.ui.presetBox, "" if parameters.method == "tffs" else _("Only for the method TFFS-MedSAM2."))
         entries = self.session.logic.weights()
         if self.ui.weightsBox.count != len(entries):
             self.ui.weightsBox.clear()
@@ -66,6 +73,10 @@ class MethodSection:
         )
         ct = self.session.parameters.modality.value == "CT"
         self.ui.windowLevelBox.enabled = self.ui.windowWidthBox.enabled = ct
+
+    def onMethod(self, index):
+        self.session.parameters.method = METHODS[index]
+        self.session.parameters_changed.emit()
 
     def onWeights(self, index):
         self.session.parameters.weights = self.ui.weightsBox.itemText(index)

@@ -26,8 +26,8 @@ class ThreePhases:
             labelled: Volume node -> the expert's segmentation node; the scene's labelled cases by default.
             unlabelled: Volume nodes; the scene's unlabelled cases by default.
             folder: New folder for the run; a dated one in the panel's job folder by default.
-            choices: See :class:`SSLSegPanel.prepare.RunChoices`: ``weights``, ``preset``, ``modality``, ``window``,
-                ``threshold``, ``seed``, ``device``, ``ignored``, ``paired``.
+            choices: See :class:`SSLSegPanel.prepare.RunChoices`: ``method`` (``tffs`` or ``vessa``), ``weights``,
+                ``preset``, ``modality``, ``window``, ``threshold``, ``seed``, ``device``, ``ignored``, ``paired``.
 
         Returns:
             A :class:`SSLSegPanel.job_run.JobRun`, not started.

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from SSLSegPanel.children import aside
+from SSLSegPanel.children import aside, child_steps
 from SSLSegPanel.segment_classes import classes_of
 
 __all__ = ["RunChoices", "finish", "new_run_folder", "prepare_steps", "write_plain"]
+
+_SCRIPTS = Path(__file__).resolve().parent.parent / "Scripts"
 
 
 class RunChoices:
@@ -19,6 +21,7 @@ class RunChoices:
     def __init__(
         self,
         *,
+        method="tffs",
         weights="sslseg-small",
         preset="balanced",
         modality="MR",
@@ -30,6 +33,7 @@ class RunChoices:
         paired=(),
         report=True,
     ):
+        self.method = method
         self.weights, self.preset, self.modality, self.window = weights, preset, modality, window
         self.threshold, self.seed, self.device = threshold, seed, device
         self.report = report
@@ -39,6 +43,7 @@ class RunChoices:
     @classmethod
     def from_parameters(cls, parameters, device="auto"):
         return cls(
+            method=parameters.method,
             weights=parameters.weights,
             preset=parameters.preset.value,
             modality=parameters.modality.value,
@@ -62,7 +67,7 @@ def new_run_folder(root):
     return folder
 
 
-def prepare_steps(cases, choices, folder, *, kind="tffs"):
+def prepare_steps(cases, choices, folder, *, kind=None):
     """Write everything a run needs. A generator: each ``yield`` gives a line of text and is a good place to pause.
 
     The last value is returned (``StopIteration.value``): the created job.
@@ -71,7 +76,7 @@ def prepare_steps(cases, choices, folder, *, kind="tffs"):
         cases: A :class:`CaseList` or a list of cases; ignored and test cases are left out.
         choices: A :class:`RunChoices`.
         folder: New folder: ``inputs/`` with the scans, ``job/`` with manifest and results.
-        kind: ``tffs``, or ``expect`` for the leave-one-out estimate over the labelled cases.
+        kind: The chosen method by default, or ``expect`` for the leave-one-out estimate over the labelled cases.
 
     Raises:
         SSLSegError: A case cannot be used, naming it and the way out. What was written is removed.
@@ -79,7 +84,8 @@ def prepare_steps(cases, choices, folder, *, kind="tffs"):
     from SSLSegLib.cases.cohort import Cohort
     from SSLSegLib.errors import CaseError
 
-    roles = ("labelled", "unlabelled") if kind == "tffs" else ("labelled",)
+    kind = kind or choices.method
+    roles = ("labelled",) if kind == "expect" else ("labelled", "unlabelled")
     used = [case for case in cases if case.role in roles]
     for case in used:
         if problem := case.problem():
@@ -104,9 +110,10 @@ def prepare_steps(cases, choices, folder, *, kind="tffs"):
             },
             inputs,
         )
-        cohort.require(labelled=1 if kind == "tffs" else 2, unlabelled=1 if kind == "tffs" else 0)
+        cohort.require(labelled=2 if kind == "expect" else 1, unlabelled=0 if kind == "expect" else 1)
         cohort = yield from aside(cohort.save, inputs / "cohort.json")
-        return (yield from _create_job(cohort, choices, Path(folder) / "job", kind))
+        create = _create_vessa_job if kind == "vessa" else _create_job
+        return (yield from create(cohort, choices, Path(folder) / "job", kind))
     except BaseException:
         _remove(folder)
         raise
@@ -192,6 +199,28 @@ def _create_job(cohort, choices, folder, kind):
     values = parameters.model_dump(mode="json")
     manifest = yield from aside(Manifest, kind=kind, seed=choices.seed, parameters=values, inputs=inputs)
     return (yield from aside(Job.create, folder, manifest))
+
+
+def _create_vessa_job(cohort, choices, folder, kind):
+    """The template bank of the labelled slices and the job that uses it, by a child: indexing computes."""
+    from SSLSegLib.files import write_json
+    from SSLSegLib.jobs.folder import Job
+
+    wanted = {
+        "cohort": str(cohort.folder / "cohort.json"),
+        "bank": str(folder.parent / "bank"),
+        "job": str(folder),
+        "weights": choices.weights,
+        "device": choices.device,
+        "threshold": choices.threshold,
+        "seed": choices.seed,
+        "report": choices.report,
+    }
+    path = folder.parent / "choices.json"
+    yield from aside(write_json, path, wanted)
+    yield _("Indexing the labelled slices …")
+    yield from child_steps([str(_SCRIPTS / "prepare_vessa.py"), str(path)], folder.parent / "prepare.log")
+    return (yield from aside(Job.open, folder))
 
 
 def _remove(folder):

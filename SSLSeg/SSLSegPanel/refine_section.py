@@ -199,7 +199,7 @@ class RefineSection:
     def attach(self, job):
         """Come back to a job of any kind: show its results, or follow it and show those of the run it refines."""
         kind = job.job.manifest.kind
-        if kind in refinement.REFINABLE:
+        if kind in refinement.RUNS:
             self.attached(job)
         elif kind == "expect":
             self.say(self.session.logic.expectedQuality(job.job))

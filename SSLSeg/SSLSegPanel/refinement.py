@@ -14,6 +14,7 @@ __all__ = [
     "PRESETS",
     "REFINABLE",
     "ROUND",
+    "RUNS",
     "WITH_RESULTS",
     "Labels",
     "count_rounds",
@@ -31,9 +32,11 @@ __all__ = [
 ]
 
 SELF_TRAINING, UNIMATCH = "selftraining", "unimatch"
-REFINABLE = ("tffs", "ssl-medsam2")
+REFINABLE = ("tffs", "ssl-medsam2", "vessa")
 """Kinds of jobs whose pseudo-labels can be refined."""
-WITH_RESULTS = (*REFINABLE, UNIMATCH)
+RUNS = (*REFINABLE, "vessa-unimatch")
+"""Kinds of jobs that stand on their own: attached to as runs."""
+WITH_RESULTS = (*RUNS, UNIMATCH)
 """Kinds of jobs whose results are shown case by case."""
 
 PRESETS = ("quick", "standard", "paper")
@@ -165,7 +168,7 @@ def prepare(run, kind, *, preset, rounds=None, guide="tffs", steps=None, device=
             source.loaded_cohort(),
             UniMatchOptions.of(preset, guide=guide, steps=steps),
             guide_job=run.job.folder if guide == "tffs" else None,
-            sam2=source.weights if guide == "sam2" else None,
+            sam2=getattr(source, "weights", None) or source.sam2 if guide == "sam2" else None,
             devices=(device,),
             seed=run.job.manifest.seed,
             report=source.report,

@@ -12,7 +12,7 @@ from SSLSegPanel.refinement import WITH_RESULTS
 from SSLSegPanel.review import restore_decision
 from SSLSegPanel.segment_classes import segment_names
 from SSLSegPanel.session import set_setting, setting, show_error
-from SSLSegPanel.widgets import tell
+from SSLSegPanel.widgets import enable, tell
 
 __all__ = ["RunSection"]
 
@@ -88,14 +88,18 @@ class RunSection:
             button.enabled = self.state != "cancelling"
             button.toolTip = _("End the run with everything it has started; finished cases are kept")
         labelled = len(self.session.cases.with_role("labelled"))
-        self.ui.expectButton.enabled = self.state == "idle" and button.enabled and labelled > 1
-        self.ui.expectButton.toolTip = (
-            _("Segment each labelled case from the others and compare with its own label: the quality to expect")
-            if labelled > 1
-            else _("Needs two labelled cases: with one, nothing is left to predict it from")
+        reasons = (
+            (self.session.parameters.method != "tffs", _("Only for the method TFFS-MedSAM2.")),
+            (labelled < 2, _("Needs two labelled cases: with one, nothing is left to predict it from.")),
+            (self.state != "idle", _("Not while a run is going on.")),
+            (not button.enabled, _("Something is missing: see the button above.")),
         )
+        enable(self.ui.expectButton, next((reason for holds, reason in reasons if holds), ""))
 
     def _estimate(self):
+        if self.session.parameters.method != "tffs":
+            count = len(self.session.cases.with_role("unlabelled"))
+            return _("{n} cases, each slice from the labelled slices that are most like it.").format(n=count)
         estimate = self.session.logic.estimate(self._choices(), self.session.output, self.session.weights_folder)
         speed = float(setting(self._speed_key(), 0) or 0)
         took = (
@@ -142,7 +146,7 @@ class RunSection:
         try:
             folder = new_run_folder(self.session.output)
             cases = [case for case in self.session.cases if case.role in ("labelled", "unlabelled")]
-            kind = "expect" if expect else "tffs"
+            kind = "expect" if expect else None
             steps = prepare_steps(cases, self._choices(), folder, kind=kind)
         except Exception as error:
             show_error(error, _("The run could not be prepared."))
@@ -236,7 +240,7 @@ class RunSection:
         if progress.ended == "finished":
             took = _("Finished in {time}.").format(time=duration(progress.elapsed))
             text = _("The run is finished.") if run.attached else took
-            if progress.seconds_per_step and not run.attached:
+            if progress.seconds_per_step and not run.attached and run.job.manifest.kind == "tffs":
                 set_setting(self._speed_key(), progress.seconds_per_step)
             if run.job.manifest.kind == "expect":
                 text = self.session.logic.expectedQuality(run.job)

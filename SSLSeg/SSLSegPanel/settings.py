@@ -39,6 +39,7 @@ class Modality(enum.Enum):
 class PanelParameters:
     """Everything of the panel that belongs to the scene; choices of the machine (device, folders) do not."""
 
+    method: str = "tffs"
     preset: Preset = Preset.BALANCED
     modality: Modality = Modality.MR
     windowLevel: Annotated[float, WithinRange(-2000, 4000), Decimals(0)] = 40

@@ -149,3 +149,23 @@ def test_the_expected_quality_is_told_with_a_warning_where_the_cases_are_few(hos
     assert "class 1" in text
     assert "too few" in text
     assert loaded.ui.resultsTable.rowCount == 0
+
+
+def test_vessa_is_a_method_of_its_own_with_a_bank_of_the_labelled_slices(host, loaded):
+    loaded.ui.methodBox.setCurrentIndex(1)
+    loaded.methodSection.onMethod(1)
+    assert not loaded.ui.presetBox.enabled
+    assert not loaded.ui.expectButton.enabled
+    assert "Only for the method TFFS-MedSAM2" in loaded.ui.expectButton.toolTip
+    loaded.ui.applyButton.click()
+    host.wait_until(lambda: loaded.runSection.state == "idle", 300)
+    assert "Finished" in loaded.ui.statusLabel.text, loaded.ui.statusLabel.text
+    run = loaded.session.run
+    assert run.job.manifest.kind == "vessa"
+    assert (run.job.folder.parent / "bank").is_dir()
+    expected = results_of(run.job.folder)
+    for case_id in ("c2", "c3"):
+        case = loaded.session.cases.find(case_id)
+        shown = segment_masks(case.result, case.volume)
+        assert np.array_equal(shown["class 1"] + 2 * shown["class 2"], expected[case_id])
+        assert "VESSA" in case.result.GetAttribute("SSLSeg.Method")
