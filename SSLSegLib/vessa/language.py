@@ -217,7 +217,7 @@ def load_language(
         download: Allow the hub to be asked where the source is no local folder and is not on this machine yet.
 
     Raises:
-        WeightsError: The source is not here, or is no Qwen3-VL.
+        WeightsError: The source is not here, or is no Qwen3-VL; or peft is missing.
     """
     dtype = getattr(torch, configuration.dtype)
     with torch.random.fork_rng(devices=[]):
@@ -236,7 +236,13 @@ def load_language(
 
 def _adapted(qwen: Qwen3VLForConditionalGeneration, configuration: LanguageConfiguration, seg: int) -> nn.Module:
     """LoRA on the language model, and the new token's row (of both matrices where they are not tied)."""
-    from peft import LoraConfig, get_peft_model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise WeightsError(
+            "The package peft is not installed, which VESSA's language model needs.",
+            remedy="Install it (pip install 'sslseg[training]'), or go without the language model.",
+        ) from None
 
     rows = {"embed_tokens": [seg]}
     if not qwen.config.tie_word_embeddings:

@@ -60,7 +60,13 @@ class StageOne:
         progress: Progress = silent,
         cpu: bool = False,
     ) -> None:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        try:
+            from accelerate import Accelerator, DistributedDataParallelKwargs
+        except ImportError:
+            raise JobError(
+                "The package accelerate is not installed, which this training needs.",
+                remedy="Install it: pip install 'sslseg[training]'.",
+            ) from None
 
         self.folder, self.data, self.options = Path(folder), data, options
         self.weights = weights or LossWeights()

@@ -1,5 +1,7 @@
 """The whole model on a real, tiny Qwen3-VL and a real, tiny SAM2."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -208,6 +210,12 @@ def test_a_language_model_is_loaded_from_a_folder(vessa, tmp_path):
 def test_a_language_model_that_is_not_here_is_named_with_the_way_out():
     with pytest.raises(WeightsError, match="without-vlm"):
         load_language(LanguageConfiguration(source="/nowhere/qwen"), 32)
+
+
+def test_a_missing_package_is_named_with_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(WeightsError, match="sslseg\\[training\\]"):
+        tiny_vessa()
 
 
 def changed_language(**changes):
