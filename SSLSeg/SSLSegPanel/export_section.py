@@ -35,7 +35,9 @@ class ExportSection:
         """Enable what can be done, or say why not."""
         count = len(self._choices().cases(self.session.cases))
         self.ui.exportButton.enabled = bool(count)
-        self.ui.exportButton.text = _("Export {n} cases").format(n=count) if count else _("Export")
+        self.ui.exportButton.text = (
+            _("Export {n} cases").format(n=count) if count > 1 else _("Export 1 case") if count else _("Export")
+        )
         self.ui.exportButton.toolTip = (
             _("Write the chosen files")
             if count

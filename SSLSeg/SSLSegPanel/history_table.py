@@ -84,9 +84,8 @@ class HistoryTable:
             return
 
         def done(count):
-            self.section.say(
-                _("{n} cases show these labels: {name}. Reviewed ones stay.").format(n=count, name=labels.name)
-            )
+            said = _("Cases that show these labels now: {n} ({name}). Reviewed ones stay.")
+            self.section.say(said.format(n=count, name=labels.name))
             self.session.results_changed.emit()
 
         def failed(error):
@@ -104,7 +103,7 @@ class HistoryTable:
             run = self.session.run
             undone = refinement.roll_back(run, labels)
             stale = [case for case in self.session.cases if refinement.shows_undone_round(run, case)]
-            self.section.say(_("Undone: {n} rounds. Their files are kept aside.").format(n=undone))
+            self.section.say(_("Rounds undone: {n}. Their files are kept aside.").format(n=undone))
             self.session.run_changed.emit()
             if stale:  # nothing may show what is no longer there
                 steps = refinement.load_labels_steps(run, labels, stale)

@@ -28,7 +28,7 @@ def test_accepted_cases_are_written_in_the_grid_of_their_scan_and_others_are_not
 ):
     case = accept_first(reviewing)
     reviewing.ui.exportEdit.setCurrentPath(str(tmp_path / "out"))
-    assert reviewing.ui.exportButton.text == "Export 1 cases"
+    assert reviewing.ui.exportButton.text == "Export 1 case"
     reviewing.ui.exportButton.click()
     host.wait_until(lambda: "files in" in reviewing.ui.exportLabel.text, 30)
     written = sorted(path.name for path in (tmp_path / "out").iterdir())

@@ -50,7 +50,7 @@ def test_a_rounds_labels_replace_unreviewed_ones_only(host, refined):
     assert first_voxel(other) == 2
     after = segment_masks(kept.result, kept.volume)
     assert all(np.array_equal(after[name], before[name]) for name in before)
-    assert "1 cases" in refined.ui.refineStatusLabel.text
+    assert "now: 1 (Round 2)" in refined.ui.refineStatusLabel.text
 
 
 def test_the_pseudo_labels_can_be_shown_again(host, refined):

@@ -19,6 +19,7 @@ def main(arguments):
     parser.add_argument("picture", type=Path)
     parser.add_argument("--job", type=Path, help="A finished job; otherwise one is run in build/screenshot.")
     parser.add_argument("--weights", help="Name or file; the bundled weights by default.")
+    parser.add_argument("--sections", default="cases,run,results", help="Which are unfolded.")
     parser.add_argument("--width", type=int, default=1680)
     parser.add_argument("--height", type=int, default=1080)
     options = parser.parse_args(arguments)
@@ -43,6 +44,9 @@ def main(arguments):
         panel.ui.applyButton.click()
         host.wait_until(lambda: panel.runSection.state == "idle", 3600)
     show_review(host, panel)
+    for name in ("cases", "method", "run", "results", "refine", "export", "setup"):
+        getattr(panel.ui, f"{name}Section").collapsed = name not in options.sections.split(",")
+    host.process_events()
     host.grab(options.picture)
 
 
@@ -53,9 +57,12 @@ def show_review(host, panel):
     host.wait_until(lambda: not panel.session.stepper.busy, 60)
     last = panel.ui.resultsTable.rowCount - 1
     panel.ui.resultsTable.selectRow(last)
-    panel.ui.acceptButton.click()
+    if panel.ui.acceptButton.enabled and panel.ui.resultsTable.item(last, 3).text() == "To review":
+        panel.ui.acceptButton.click()
     panel.ui.resultsTable.selectRow(0)
     panel.ui.show3DButton.click()
+    panel.ui.attachEdit.setCurrentPath("")  # no paths of this machine in the picture
+    panel.ui.exportEdit.setCurrentPath("~/SSLSeg/export")
     for node in slicer.util.getNodesByClass("vtkMRMLViewNode"):
         node.SetBoxVisible(False)
         node.SetAxisLabelsVisible(False)
