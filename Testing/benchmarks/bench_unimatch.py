@@ -4,6 +4,7 @@
     python Testing/benchmarks/bench_unimatch.py speed --network small --size 518 --batch 4 --device cuda
     python Testing/benchmarks/bench_unimatch.py dice --out FOLDER      phantoms, 2 labelled + 12 unlabelled, 3 classes
     python Testing/benchmarks/bench_unimatch.py dice --out FOLDER --guide-job SEED=JOB ...
+    python Testing/benchmarks/bench_unimatch.py dice --out FOLDER --job JOB --seeds 1    the cohort of a job, real data
 
 speed: the official way is separate passes for labelled and strong images, no autocast, attention with its matrix
 written out (what the official code does without xformers), each projection of the decoder behind its upsampling,
@@ -212,38 +213,27 @@ def _clock(device: torch.device) -> float:
 
 def dice(arguments: argparse.Namespace) -> None:
     """Train the variants for each seed and score the test cases."""
-    from SSLSegLib.unimatch.run import train_and_label
+    from SSLSegLib.unimatch.run import label_cases, train
 
     jobs = dict(each.split("=", 1) for each in arguments.guide_job or [])
     table: dict[str, list[float]] = {}
     for seed in arguments.seeds:
         folder = Path(arguments.out) / f"seed_{seed}"
-        cohort = make_phantom_cohort(
-            folder / "cohort",
-            seed=seed,
-            labelled=2,
-            unlabelled=12,
-            test=4,
-            classes=("liver", "kidneys", "spleen"),
-            shape=tuple(arguments.shape),
-        )
-        guide = Path(jobs[str(seed)]) if str(seed) in jobs else None
+        cohort = _cohort(arguments, folder, seed)
+        guide = Path(arguments.job or jobs[str(seed)]) if arguments.job or str(seed) in jobs else None
         for name in arguments.variants:
             changes = VARIANTS[name]
             if changes.get("guide") and guide is None:
                 guide = make_guide(cohort, folder / "guide", arguments.weights, seed, arguments.insertions)
-            options = UniMatchOptions.of(
-                "quick", seed=seed, steps=arguments.steps, size=arguments.size, save_every=50, **changes
-            )
-            where = train_and_label(
+            changed = {"steps": arguments.steps, "size": arguments.size, "gate": arguments.gate, "save_every": 50}
+            where = train(
                 cohort,
                 folder / name,
-                options,
+                UniMatchOptions.of("quick", seed=seed, **changed, **changes),
                 guide_results=guide if changes.get("guide") else None,
                 device=arguments.device,
-                test_cases=True,
-                progress=lambda *_, **__: None,
             )
+            label_cases(cohort, where, cohort.test, device=arguments.device)
             scores = test_dice(cohort, where.path / "results")
             table.setdefault(name, []).append(scores)
             print(f"seed {seed}  {name:22s} test Dice {scores:.3f}", flush=True)
@@ -253,6 +243,23 @@ def dice(arguments: argparse.Namespace) -> None:
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
         print(f"{name:22s} {statistics.mean(values):.3f} ± {spread:.3f} over {len(values)} seeds")
     write_json(Path(arguments.out) / "dice.json", {"seeds": arguments.seeds, "steps": arguments.steps, "dice": table})
+
+
+def _cohort(arguments: argparse.Namespace, folder: Path, seed: int) -> Cohort:
+    """The cohort of ``--job``, or phantoms of this seed."""
+    if arguments.job:
+        from SSLSegLib.jobs.folder import Job
+
+        return Job.open(Path(arguments.job)).manifest.checked_parameters().loaded_cohort()
+    return make_phantom_cohort(
+        folder / "cohort",
+        seed=seed,
+        labelled=2,
+        unlabelled=12,
+        test=4,
+        classes=("liver", "kidneys", "spleen"),
+        shape=tuple(arguments.shape),
+    )
 
 
 def make_guide(cohort: Cohort, folder: Path, weights: str, seed: int, insertions: int) -> Path:
@@ -314,6 +321,8 @@ def main() -> None:
     good.add_argument("--insertions", type=int, default=5, help="R of the TFFS guide.")
     good.add_argument("--shape", type=int, nargs=3, default=(24, 80, 96))
     good.add_argument("--weights", default="sslseg-small", help="SAM2 for the TFFS guide.")
+    good.add_argument("--job", help="A finished pseudo-labelling job: its cohort instead of phantoms, and the guide.")
+    good.add_argument("--gate", choices=["teacher", "own", "either"], help="The preset's by default.")
     good.add_argument("--guide-job", nargs="*", help="SEED=FOLDER of a finished pseudo-labelling job.")
     good.add_argument("--device", default="cpu")
     good.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[:3])
