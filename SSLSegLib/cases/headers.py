@@ -94,7 +94,7 @@ def read_header(path: Path, *, case_id: str | None = None) -> ImageHeader:
         size=size,
         components=reader.GetNumberOfComponents(),
         voxel_type=SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()),
-        metadata={key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()},
+        metadata={key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys() if _is_text(key)},
         geometry=_geometry(reader, path, case_id)
         if len(files) == 1 and reader.GetDimension() == len(size) == 3
         else None,
@@ -102,6 +102,15 @@ def read_header(path: Path, *, case_id: str | None = None) -> ImageHeader:
     _refuse_other_dimensions(header, path, case_id)
     _refuse_too_large(header, path, case_id)
     return header
+
+
+def _is_text(key: str) -> bool:
+    """Whether a name in a header is text; of bytes that are none ITK makes names that it cannot look up itself."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unreadable(path: Path, error: Exception, case_id: str | None) -> CaseError:

@@ -20,6 +20,7 @@ from hostile_guard import Format, try_input
 from hostile_weights import zip_bomb
 
 from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.cases.headers import read_header
 from SSLSegLib.cases.preflight import check_cohort
 from SSLSegLib.cases.reading import read_image
 from SSLSegLib.errors import CaseError, JobError, SSLSegError, WeightsError
@@ -83,6 +84,16 @@ def test_long_and_foreign_names_that_a_disk_can_hold_are_read(tmp_path):
     for name in ("Ä b.nii.gz", "Ä b.nrrd", "Ä b.mha"):
         SimpleITK.WriteImage(image, str(folder / name))
         assert read_image(folder / name).array.shape == (1, 2, 3, 4)
+
+
+def test_a_name_in_a_header_that_is_no_text_is_left_out_and_the_image_read(tmp_path):
+    SimpleITK.WriteImage(SimpleITK.Image(4, 3, 2, SimpleITK.sitkUInt8), str(tmp_path / "x.nrrd"), useCompression=False)
+    content = (tmp_path / "x.nrrd").read_bytes()
+    (tmp_path / "x.nrrd").write_bytes(content.replace(b"type:", b"\xa5\x9a_Layer:=-1\nR\xe9gion:=foie\ntype:", 1))
+    header = read_header(tmp_path / "x.nrrd")
+    assert header.size == (4, 3, 2)
+    assert all(name.isascii() for name in header.metadata)
+    assert read_image(tmp_path / "x.nrrd").array.shape == (1, 2, 3, 4)
 
 
 def test_a_link_to_itself_in_a_cohort_is_a_finding_and_not_an_endless_walk(tmp_path):
