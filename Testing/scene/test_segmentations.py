@@ -109,6 +109,27 @@ def test_a_label_of_another_grid_is_refused_before_a_node_appears(scene) -> None
     assert scene.GetNumberOfNodes() == before
 
 
+def test_voxels_have_the_name_by_which_slicers_dicom_exporter_finds_them(scene) -> None:
+    """It takes a segment whose voxels are named otherwise for empty."""
+    _, _, node = make()
+    for index in range(len(CLASSES)):
+        labelmap = node.GetSegmentation().GetNthSegment(index).GetRepresentation("Binary labelmap")
+        assert labelmap.GetPointData().GetArray("ImageScalars").GetRange()[1] > 0
+
+
+@pytest.mark.parametrize("values", [(1, 2), (2, 9)])
+def test_a_value_between_or_beyond_those_of_the_classes_is_refused(scene, values) -> None:
+    volume = volume_to_node(random_volume(grid()), "image")
+    classes = tuple(SegmentClass(value=value, name=f"class {value}") for value in values)
+    geometry = node_geometry(volume)
+    array = np.zeros(geometry.shape, dtype=np.uint8)
+    array[0, 0, 0] = values[1]
+    label_to_segmentation_node(LabelMap(array, geometry), classes, volume, "right")
+    array[0, 0, 1] = 5
+    with pytest.raises(CaseError, match="no class has: 5"):
+        label_to_segmentation_node(LabelMap(array, geometry), classes, volume, "wrong")
+
+
 def test_values_without_a_class_are_refused(scene) -> None:
     volume = volume_to_node(random_volume(grid()), "image")
     with pytest.raises(CaseError, match="no class has: 7"):
