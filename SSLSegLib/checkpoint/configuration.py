@@ -41,8 +41,8 @@ def small_configuration(
                 "embed_dim": trunk,
                 "stages": list(stages),
                 # One window covers the whole map from the third stage on: global attention where it is cheap. The last
-                # block of the second stage looks everywhere too, or the edges of its windows show in the masks (its first
-                # block shrinks the map, which needs windows).
+                # block of the second stage looks everywhere too, or the edges of its windows show in the masks. Its
+                # first block shrinks the map, which needs windows.
                 "global_att_blocks": [sum(stages[:2]) - 1] if stages[1] > 1 else [],
                 "window_spec": [8, 4, image_size // 16, image_size // 32],
                 "window_pos_embed_bkg_spatial_size": [7, 7],
