@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from SSLSegLib.commands.shared import (
+    BUNDLED,
     CohortArgument,
     DevicesOption,
     JobFolderOption,
@@ -19,6 +20,8 @@ from SSLSegLib.commands.shared import (
     console,
     load_checked_cohort,
 )
+from SSLSegLib.commands.vessa import Preset as VessaPreset
+from SSLSegLib.commands.vessa import guide as guided_by_vessa
 
 if TYPE_CHECKING:
     from SSLSegLib.unimatch.options import UniMatchOptions
@@ -32,6 +35,7 @@ class GuideChoice(StrEnum):
     none = "none"
     tffs = "tffs"
     sam2 = "sam2"
+    vessa = "vessa"
 
 
 class MethodChoice(StrEnum):
@@ -48,10 +52,19 @@ def unimatch(
     out: JobFolderOption,
     guide: Annotated[
         GuideChoice,
-        typer.Option(help="none; tffs: pseudo-labels of --guide-job; sam2: --sam2, prompted by the teacher."),
+        typer.Option(
+            help="none; tffs: pseudo-labels of --guide-job; sam2: --sam2, prompted by the teacher; vessa: templates of "
+            "--bank (more options: `vessa guide`)."
+        ),
     ] = GuideChoice.none,
     guide_job: Annotated[Path | None, typer.Option(help="A finished pseudo-labelling job, for --guide tffs.")] = None,
-    sam2: Annotated[str | None, typer.Option(help="Name in the catalogue or path of a file, for --guide sam2.")] = None,
+    sam2: Annotated[
+        str | None, typer.Option(help="Name in the catalogue or path of a file, for --guide sam2 and vessa.")
+    ] = None,
+    bank: Annotated[Path | None, typer.Option(help="Folder of a template bank, for --guide vessa.")] = None,
+    vessa_model: Annotated[
+        Path | None, typer.Option(help="Folder of a trained VESSA, for --guide vessa. Without it: --sam2, without VLM.")
+    ] = None,
     preset: Annotated[
         TrainingPreset,
         typer.Option(help="quick: small, from scratch, minutes on a CPU; standard: hours on a GPU; paper: DINOv2-B."),
@@ -79,6 +92,26 @@ def unimatch(
     from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.unimatch import WORK, unimatch_manifest
 
+    if guide is GuideChoice.vessa:
+        _refuse_for_vessa(bank, method, device, workers, test_cases, size)
+        guided_by_vessa(
+            cohort,
+            bank,
+            out,
+            model=vessa_model,
+            sam2=sam2 or BUNDLED,
+            preset=VessaPreset(preset.value),
+            encoder=encoder,
+            steps=steps,
+            batch=batch,
+            device=device[0] if device else "auto",
+            seed=seed,
+            threads=threads,
+            resample_labels=resample_labels,
+            report=report,
+            scene=scene,
+        )
+        return
     options = _options(
         preset.value,
         method=method.value,
@@ -108,6 +141,34 @@ def unimatch(
     run_in_terminal(job, checked=True)
     print_outputs(job)
     console.print(f"Model: {job.folder / WORK / 'model'}", soft_wrap=True, highlight=False)
+
+
+def _refuse_for_vessa(
+    bank: Path | None,
+    method: MethodChoice,
+    device: list[str] | None,
+    workers: int,
+    test_cases: bool,
+    size: int | None,
+) -> None:
+    """What a training guided by VESSA needs and cannot do.
+
+    Raises:
+        CohortError: Naming it.
+    """
+    from SSLSegLib.errors import CohortError
+
+    if bank is None:
+        raise CohortError("--guide vessa needs a template bank.", remedy="Make one: `vessa bank COHORT --out BANK`.")
+    refused = {
+        "--method": method is not MethodChoice.unimatch,
+        "several --device": bool(device) and len(device) > 1,
+        "--workers": workers > 0,
+        "--test-cases": test_cases,
+        "--size": size is not None,
+    }
+    if given := [name for name, is_given in refused.items() if is_given]:
+        raise CohortError(f"--guide vessa does not go with {given[0]}.", remedy="Leave it out.")
 
 
 def _options(preset: str, **changes: object) -> "UniMatchOptions":

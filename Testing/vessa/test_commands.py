@@ -28,10 +28,14 @@ def weights(tmp_path_factory):
     return path
 
 
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, ["vessa", *map(str, arguments)])
+def command(*arguments, code=0):
+    done = CliRunner().invoke(app, list(map(str, arguments)))
     assert done.exit_code == code, done.output
     return " ".join(done.output.split())
+
+
+def run(*arguments, code=0):
+    return command("vessa", *arguments, code=code)
 
 
 def test_bank_then_segment_without_vlm_then_resume(cohort, weights, tmp_path):
@@ -81,7 +85,7 @@ def test_a_specialist_is_trained_with_vessa_as_its_guide_and_labels_the_cohort(c
     run("bank", cohort.folder, "--out", tmp_path / "bank", "--sam2", weights, "--per-class", 1)
     guide = (
         *("guide", cohort.folder, "--bank", tmp_path / "bank", "--out", tmp_path / "job", "--sam2", weights),
-        *("--steps", 2, "--batch", 1, "--start", "0.5", "--device", "cpu", "--no-report", "--no-scene"),
+        *("--steps", 2, "--batch", 1, "--device", "cpu", "--no-report", "--no-scene"),
     )
     assert "without VLM" in run(*guide)
     job = tmp_path / "job"
@@ -90,8 +94,15 @@ def test_a_specialist_is_trained_with_vessa_as_its_guide_and_labels_the_cohort(c
     assert {path.name for path in (job / "unimatch").iterdir()} == {"model", "training"}
     before = [path.read_bytes() for path in results]
     results[1].unlink()
-    run(*guide)  # nothing is trained again: the model is there
+    # The same job by the other command, finished: nothing is trained again, the model is there.
+    command("unimatch", guide[1], "--guide", "vessa", *guide[2:])
     assert [path.read_bytes() for path in results] == before
+
+
+@pytest.mark.parametrize(("option", "said"), [((), "needs a template bank"), (("--bank", "b", "--size", 28), "--size")])
+def test_a_guide_that_lacks_something_is_refused_before_work_starts(cohort, tmp_path, option, said):
+    assert said in command("unimatch", cohort.folder, "--out", tmp_path / "job", "--guide", "vessa", *option, code=2)
+    assert not (tmp_path / "job").exists()
 
 
 def test_a_model_trained_without_memory_has_a_bank_and_segments_by_its_language_model(cohort, weights, tmp_path):
