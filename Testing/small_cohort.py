@@ -65,7 +65,7 @@ def write_random_weights(path: Path, seed: int = 0) -> Path:
     from SSLSegLib.weights.sam2_model import build_sam2
     from SSLSegLib.weights.saving import save_sam2
 
-    configuration = small_configuration(image_size=IMAGE_SIZE, hidden=32, memory=16, trunk=16, stages=(1, 2, 1, 1))
+    configuration = small_configuration(image_size=IMAGE_SIZE, hidden=32, memory=16, trunk=16, stages=(1, 1, 1, 1))
     model = build_sam2(configuration)
     mild_weights(model, seed)
     save_sam2(path, model, configuration, dtype=torch.float32)
