@@ -14,8 +14,11 @@ from helpers_module import plot_curves, quiet, segment_masks, texts
 
 from SSLSegLib.cases.reading import read_label_file
 from SSLSegLib.pseudolabels.storage import read_result
+from SSLSegLib.selftraining.options import SelfTrainingOptions
 
 pytest.importorskip("nnunetv2")
+
+QUICK_EPOCHS = SelfTrainingOptions.of("quick").schedule.epochs
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +148,10 @@ def test_the_gui_thread_works_for_less_than_100_ms_at_a_time_while_it_trains(tra
 
 
 def test_the_plot_grows_while_the_training_runs_and_is_whole_after_it_is_attached_to_again(trained):
-    assert 1 <= trained.epochs_while_running <= 10
-    assert [at for at, _loss in trained.curves["Training loss"]] == list(range(1, 11))
+    assert 1 <= trained.epochs_while_running <= QUICK_EPOCHS
+    assert [at for at, _loss in trained.curves["Training loss"]] == list(range(1, QUICK_EPOCHS + 1))
     ((at, agreement),) = trained.curves["Agreement with the labels before"]
-    assert at == 10
+    assert at == QUICK_EPOCHS
     assert f"{agreement:.3f}" == trained.rows[1][2]
 
 
