@@ -34,6 +34,7 @@ class SampleOptions:
         distinct: Probability that every structure has its own brightness, at the first batch and from batch ``easing``
             on. Matching by brightness is learnt first and quickly; what takes its place when it fails builds on it.
         phantoms: Share of samples from the abdomens of the phantom cohorts.
+        changes: How often the second subject's contrast is the same, shifted, or a new one (``CHANGES``).
         pool: Pairs kept for reuse with new intensities, targets, views.
         renewal: Probability that a sample starts with a new pair.
     """
@@ -45,6 +46,7 @@ class SampleOptions:
     distinct: tuple[float, float] = (0.15, 0.15)
     easing: int = 1
     phantoms: float = 0.0
+    changes: tuple[float, float, float] = (0.75, 0.2, 0.05)
     pool: int = 300
     renewal: float = 0.12
 
@@ -170,7 +172,7 @@ def draw_sample(
     if rng.random() < 0.5:  # the backward pass: the whole video reversed
         reference, run = reference[::-1].copy(), run[::-1].copy()
 
-    change = change or str(rng.choice(CHANGES, p=[0.75, 0.2, 0.05]))
+    change = change or str(rng.choice(CHANGES, p=options.changes))
     contrast = draw_contrast(rng, anatomy.tissues, distinct=distinct)
     contrasts = (contrast, related_contrast(rng, contrast, anatomy.tissues, change))
     largest = chosen[0][1][0].argmax()

@@ -39,6 +39,7 @@ class TrainingOptions:
             small frames are cheaper by their area.
         batch: Subject pairs in a step (two targets each).
         phantoms: Share of the samples from the abdomens of the phantom cohorts, of subjects kept apart.
+        new_contrast: Share of the generated samples whose two subjects have nothing of their contrast in common.
         matching: Weight of the loss on where the memory attention looks (not on chain steps).
         correspondence: Weight of the loss on the likeness of equal structures in the two subjects.
         easing: Steps over which targets stop being identified by their brightness.
@@ -58,6 +59,7 @@ class TrainingOptions:
     steps: int = 6000
     minutes: float = math.inf
     phantoms: float = 0.35
+    new_contrast: float = 0.1
     matching: float = 1.0
     correspondence: float = 0.5
     easing: int = 2500
@@ -279,6 +281,7 @@ class Trainer:
             distinct=(0.85, 0.15),
             easing=self.options.easing,
             phantoms=self.options.phantoms,
+            changes=(0.8 - self.options.new_contrast, 0.2, self.options.new_contrast),
         )
         samples = Samples(options, seed, start=start)
         if workers == 0:
