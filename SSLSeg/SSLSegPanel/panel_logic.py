@@ -64,9 +64,9 @@ class PanelLogic:
         Raises:
             WeightsError: They are not on this computer.
         """
-        from SSLSegLib.weights.store import find_weights
+        from SSLSegLib.weights.store import weights_file
 
-        return name if Path(name).is_file() else str(find_weights(name, folder or None))
+        return str(weights_file(name, folder or None))
 
     def weightsProblem(self, name, folder=""):
         """Why the weights cannot be used, or an empty text."""

@@ -172,11 +172,10 @@ def _create_job(cohort, choices, folder, kind):
     from SSLSegLib.jobs.manifest import InputFile, Manifest
     from SSLSegLib.jobs.tffs import TffsParameters, threads_here
     from SSLSegLib.tffs.options import TffsOptions
-    from SSLSegLib.weights.store import find_weights
+    from SSLSegLib.weights.store import weights_file
 
     options = TffsOptions(preset=choices.preset, threshold=choices.threshold)
-    weights = Path(choices.weights)
-    weights = weights if weights.is_file() else find_weights(choices.weights)
+    weights = weights_file(choices.weights)
     files = {"weights": weights}
     for case in (*cohort.labelled, *cohort.unlabelled):
         for channel, path in enumerate(cohort.image_paths(case)):

@@ -18,6 +18,7 @@ from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
 from SSLSegLib.processes import usable_cores
 from SSLSegLib.progress import Progress
 from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.weights.store import weights_file
 
 if TYPE_CHECKING:
     from SSLSegLib.pseudolabels.label import PseudoLabel
@@ -82,7 +83,7 @@ def tffs_manifest(
         report=report,
         scene=scene,
     )
-    inputs = {"weights": InputFile.of(_weights_file(weights)), **cohort_inputs(cohort)}
+    inputs = {"weights": InputFile.of(weights_file(weights)), **cohort_inputs(cohort)}
     return Manifest(kind="tffs", seed=seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
 
 
@@ -92,12 +93,6 @@ def threads_here() -> int:
     if wish.isdigit() and int(wish) > 0:
         return int(wish)
     return usable_cores()
-
-
-def _weights_file(weights: str) -> Path:
-    from SSLSegLib.weights.store import find_weights
-
-    return Path(weights) if Path(weights).is_file() else find_weights(weights)
 
 
 def preflight(job: Job, progress: Progress) -> None:

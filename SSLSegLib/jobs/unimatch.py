@@ -29,6 +29,7 @@ from SSLSegLib.progress import Progress
 from SSLSegLib.unimatch.decisions import trained_on
 from SSLSegLib.unimatch.folders import RECORD, UniMatchFolder
 from SSLSegLib.unimatch.options import UniMatchOptions
+from SSLSegLib.weights.store import weights_file
 
 if TYPE_CHECKING:
     from SSLSegLib.pseudolabels.label import PseudoLabel
@@ -127,7 +128,7 @@ def unimatch_manifest(
         known = [case for case in cohort.unlabelled if case.reference is not None]
         inputs |= {f"{case.id}/reference": InputFile.of(cohort.label_path(case, "reference")) for case in known}
     if sam2 is not None:
-        inputs["sam2"] = InputFile.of(_weights_file(sam2))
+        inputs["sam2"] = InputFile.of(weights_file(sam2))
     if options.encoder_weights is not None:
         inputs["encoder"] = InputFile.of(_encoder_file(options.encoder_weights))
     return Manifest(kind="unimatch", seed=seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
@@ -241,12 +242,6 @@ def _label(
         progress("cases", done=len(done), total=len(cases))
 
     predict_cases(model, cohort, [case for case in cases if case.id not in finished], keep, progress=progress)
-
-
-def _weights_file(weights: str) -> Path:
-    from SSLSegLib.weights.store import find_weights
-
-    return Path(weights) if Path(weights).is_file() else find_weights(weights)
 
 
 def _encoder_file(path: str) -> Path:

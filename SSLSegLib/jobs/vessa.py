@@ -16,6 +16,7 @@ from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
 from SSLSegLib.jobs.tffs import result_sink, threads_here
 from SSLSegLib.progress import Progress
 from SSLSegLib.vessa.options import VessaOptions
+from SSLSegLib.weights.store import weights_file
 
 if TYPE_CHECKING:
     from SSLSegLib.vessa.features import Features
@@ -114,7 +115,7 @@ def vessa_manifest(
         report=report,
         scene=scene,
     )
-    inputs["weights"] = InputFile.of(_weights_file(sam2) if model is None else model / RECORD)
+    inputs["weights"] = InputFile.of(weights_file(sam2) if model is None else model / RECORD)
     if dino is not None:
         inputs["dino"] = InputFile.of(dino)
     return Manifest(
@@ -215,12 +216,6 @@ def _segment(job: Job, parameters: VessaParameters, cohort: Cohort, finished: li
         progress=progress,
         skip=finished,
     )
-
-
-def _weights_file(sam2: str | None) -> Path:
-    from SSLSegLib.weights.store import find_weights
-
-    return Path(sam2) if Path(sam2).is_file() else find_weights(sam2)
 
 
 KIND = JobKind("vessa", VessaParameters, tffs.preflight, run)

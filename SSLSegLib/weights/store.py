@@ -19,6 +19,7 @@ __all__ = [
     "pin",
     "read_pins",
     "verify_weights",
+    "weights_file",
     "weights_folders",
 ]
 
@@ -60,6 +61,20 @@ def find_weights(name: str, folder: Path | str | None = None) -> Path:
                 _check_size(entry, file, entry.path_of(file, location))
             return location
     raise _missing(entry, locations)
+
+
+def weights_file(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
+    """Path of weights that people name as they like: by the path of a file, or by their name in the catalogue.
+
+    Args:
+        name_or_path: A file that is there; anything else is looked for in the catalogue.
+        folder: Searched before the default folder.
+
+    Raises:
+        WeightsError: See :func:`find_weights`.
+    """
+    path = Path(name_or_path)
+    return path if path.is_file() else find_weights(str(name_or_path), folder)
 
 
 def _locations(entry: CatalogueEntry, folder: Path | str | None) -> list[Path]:

@@ -3,7 +3,7 @@
 import pytest
 
 from SSLSegLib.errors import WeightsError
-from SSLSegLib.weights.store import default_weights_folder, find_weights, verify_weights
+from SSLSegLib.weights.store import default_weights_folder, find_weights, verify_weights, weights_file
 
 
 def test_the_environment_variable_names_the_folder(weights_folder, monkeypatch):
@@ -27,6 +27,19 @@ def test_a_file_copied_by_hand_is_found_and_checked(weights_folder):
     (weights_folder / "MedSAM2_CTLesion.pt").write_bytes(b"by hand")
     assert find_weights("MedSAM2_CTLesion") == weights_folder / "MedSAM2_CTLesion.pt"
     assert [found.outcome for found in verify_weights("MedSAM2_CTLesion")] == ["unchecked"]
+
+
+def test_weights_are_named_by_their_file_or_by_their_name_in_the_catalogue(weights_folder, tmp_path):
+    own = tmp_path / "own.pt"
+    own.write_bytes(b"own")
+    assert weights_file(own) == weights_file(str(own)) == own
+    known = weights_folder / "MedSAM2_CTLesion.pt"
+    known.write_bytes(b"by hand")
+    assert weights_file("MedSAM2_CTLesion") == known
+    (tmp_path / "MedSAM2_CTLesion.pt").write_bytes(b"another")
+    assert weights_file("MedSAM2_CTLesion", tmp_path) == tmp_path / "MedSAM2_CTLesion.pt"
+    with pytest.raises(WeightsError, match="no such file"):
+        weights_file(str(tmp_path / "none.pt"))
 
 
 def test_an_incomplete_file_is_named_with_both_sizes(weights_folder):
