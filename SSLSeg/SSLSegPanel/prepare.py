@@ -169,8 +169,9 @@ def _create_job(cohort, choices, folder, kind):
     from SSLSegLib.files import sha256_of
     from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.inputs import with_absolute_paths
+    from SSLSegLib.jobs.labelling import threads_here
     from SSLSegLib.jobs.manifest import InputFile, Manifest
-    from SSLSegLib.jobs.tffs import TffsParameters, threads_here
+    from SSLSegLib.jobs.tffs import TffsParameters
     from SSLSegLib.tffs.options import TffsOptions
     from SSLSegLib.weights.store import weights_file
 

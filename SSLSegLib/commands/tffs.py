@@ -112,8 +112,8 @@ def expect(
 
     import torch
 
+    from SSLSegLib.jobs.labelling import threads_here
     from SSLSegLib.jobs.terminal import TerminalProgress
-    from SSLSegLib.jobs.tffs import threads_here
     from SSLSegLib.pipelines import leave_one_out, reliability
     from SSLSegLib.weights.loading import load_sam2
 

@@ -18,6 +18,7 @@ from SSLSegLib.jobs import tffs
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.inputs import cohort_inputs
 from SSLSegLib.jobs.kinds import JobKind
+from SSLSegLib.jobs.labelling import check_cases
 from SSLSegLib.jobs.manifest import Manifest
 from SSLSegLib.jobs.selftraining import WORK, require_nnunet
 from SSLSegLib.jobs.tffs import TffsParameters, tffs_manifest
@@ -93,7 +94,7 @@ def preflight(job: Job, progress: Progress) -> None:
 
     require_nnunet()
     refuse_sending(job.scheduler)
-    tffs.preflight(job, progress)
+    check_cases(job, progress)
 
 
 def run(job: Job, progress: Progress) -> None:

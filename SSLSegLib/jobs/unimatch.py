@@ -6,25 +6,22 @@ unimatch/training/   state to go on from, loss curve        unimatch/model/   th
 unimatch/slices/     prepared slices, while it trains       unimatch/processes/   logs of a training on several devices
 """
 
-import dataclasses
 import importlib.util
-import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from SSLSegLib.cases.cohort import Case, Cohort
+from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.errors import JobError, WeightsError
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.guide import GuideSource, guide_inputs, guide_source, refuse_wrong_guide
-from SSLSegLib.jobs.inputs import cohort_inputs, refuse_changed_inputs, with_absolute_paths
+from SSLSegLib.jobs.inputs import cohort_inputs, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
+from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check_cases, label_cases, threads_here
 from SSLSegLib.jobs.manifest import InputFile, Manifest
-from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
-from SSLSegLib.jobs.tffs import threads_here
 from SSLSegLib.progress import Progress
 from SSLSegLib.unimatch.decisions import trained_on
 from SSLSegLib.unimatch.folders import RECORD, UniMatchFolder
@@ -32,7 +29,6 @@ from SSLSegLib.unimatch.options import UniMatchOptions
 from SSLSegLib.weights.store import weights_file
 
 if TYPE_CHECKING:
-    from SSLSegLib.pseudolabels.label import PseudoLabel
     from SSLSegLib.unimatch.model import TrainedNetwork
 
 __all__ = ["KIND", "WORK", "GuideSource", "UniMatchParameters", "unimatch_manifest"]
@@ -41,7 +37,7 @@ WORK = "unimatch"
 """Folder of the training inside the job."""
 
 
-class UniMatchParameters(BaseModel):
+class UniMatchParameters(CohortParameters):
     """Parameters of a ``unimatch`` manifest.
 
     Args:
@@ -57,26 +53,15 @@ class UniMatchParameters(BaseModel):
         scene: Write an MRML scene where a Slicer is at hand.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cohort: dict[str, Any]
     options: UniMatchOptions
     guide: GuideSource = GuideSource()
     sam2: str | None = None
     devices: tuple[str, ...] = Field(default=("auto",), min_length=1)
-    threads: int = Field(default=1, ge=1, le=1024)
+    threads: Threads = 1
     workers: int = Field(default=0, ge=0)
     test_cases: bool = False
     report: bool = True
     scene: bool = True
-
-    def loaded_cohort(self) -> Cohort:
-        """The cohort as an object.
-
-        Raises:
-            CohortError: It is not a valid cohort.
-        """
-        return Cohort.from_dict(self.cohort, Path.cwd())
 
 
 def unimatch_manifest(
@@ -136,22 +121,11 @@ def unimatch_manifest(
 
 def preflight(job: Job, progress: Progress) -> None:
     """Everything that can be known to fail before work starts."""
-    from SSLSegLib.cases.preflight import check_cohort, raise_on_errors
-
     for package in ("accelerate", "transformers"):
         if importlib.util.find_spec(package) is None:
             raise JobError(f"The Python package {package} is not installed.", remedy=f"Install {package}.")
-    progress("stage", stage="Checking the cases", total=None)
-    refuse_changed_inputs(job.manifest)
     parameters: UniMatchParameters = job.manifest.checked_parameters()
-    cohort = parameters.loaded_cohort()
-    trained_on(cohort, parameters.options, parameters.guide.decisions)
-    if job.state().checked:  # by an earlier run, and nothing has changed since
-        return
-    findings = check_cohort(cohort, output=job.folder)
-    for finding in findings:
-        logging.getLogger("SSLSegLib").info("%s", finding)
-    raise_on_errors(findings)
+    check_cases(job, progress, lambda cohort: trained_on(cohort, parameters.options, parameters.guide.decisions))
 
 
 def run(job: Job, progress: Progress) -> None:
@@ -162,27 +136,26 @@ def run(job: Job, progress: Progress) -> None:
     torch.set_num_threads(parameters.threads)
     cohort = parameters.loaded_cohort()
     cases = (*cohort.unlabelled, *(cohort.test if parameters.test_cases else ()))
-    finished = job.finished([case.id for case in cases])
-    progress("cases", done=len(finished), total=len(cases))
-    for case_id in finished:
-        progress("result", case=case_id, resumed=True)
-    report, scene = job.report / "report.html", job.folder / "scene.mrb"
+    trained = (UniMatchFolder(job.folder / WORK).model / RECORD).is_file()
+    label_cases(job, cohort, cases, _label, progress, prepared=trained)
+
+
+def _label(labelling: Labelling) -> None:
+    import torch
+
+    from SSLSegLib.unimatch.predict import predict_cases
+
+    parameters: UniMatchParameters = labelling.job.manifest.checked_parameters()
+    job, cohort, progress = labelling.job, labelling.cohort, labelling.progress
     where = UniMatchFolder(job.folder / WORK)
-    if len(finished) < len(cases) or not (where.model / RECORD).is_file():
-        for outdated in (report, scene):
-            outdated.unlink(missing_ok=True)
-        try:
-            model = _model(where, parameters) or _train(job, where, parameters, cohort, progress)
-            _label(job, model, cohort, cases, finished, progress)
-        except torch.OutOfMemoryError as error:
-            raise JobError(
-                "The device has too little memory for this training.",
-                remedy="Make a new job with a smaller --batch, --size or --preset, or on another device.",
-            ) from error
-    if parameters.report and cases and not report.exists():
-        write_job_report(job, cohort, progress)
-    if parameters.scene and cohort.unlabelled and not scene.exists():
-        write_job_scene(job, cohort, progress)
+    try:
+        model = _model(where, parameters) or _train(job, where, parameters, cohort, progress)
+        predict_cases(model, cohort, labelling.waiting(), labelling.keep, progress=progress)
+    except torch.OutOfMemoryError as error:
+        raise JobError(
+            "The device has too little memory for this training.",
+            remedy="Make a new job with a smaller --batch, --size or --preset, or on another device.",
+        ) from error
 
 
 def _train(
@@ -216,32 +189,6 @@ def _model(where: UniMatchFolder, parameters: UniMatchParameters) -> "TrainedNet
         return load_model(where.model, parameters.devices[0])
     except WeightsError:
         return None
-
-
-def _label(
-    job: Job,
-    model: "TrainedNetwork",
-    cohort: Cohort,
-    cases: Sequence[Case],
-    finished: Sequence[str],
-    progress: Progress,
-) -> None:
-    """Each result goes into the job folder dated like the manifest, so that it always gives the same bytes."""
-    from SSLSegLib.jobs.estimate import require_disk
-    from SSLSegLib.pseudolabels.storage import save_pseudo_label
-    from SSLSegLib.unimatch.predict import predict_cases
-
-    done = list(finished)
-
-    def keep(label: "PseudoLabel") -> None:
-        label = dataclasses.replace(label, provenance={**label.provenance, "date": job.manifest.created})
-        require_disk(job.folder, label.probability.nbytes + 4 * label.uncertainty.nbytes)
-        with job.new_result(label.case_id) as folder:
-            save_pseudo_label(folder, label, cohort.classes)
-        done.append(label.case_id)
-        progress("cases", done=len(done), total=len(cases))
-
-    predict_cases(model, cohort, [case for case in cases if case.id not in finished], keep, progress=progress)
 
 
 def _encoder_file(path: str) -> Path:

@@ -1,19 +1,15 @@
 """A job that pseudo-labels the unlabelled cases of a cohort by VESSA from a template bank."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING
 
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.errors import CohortError, JobError
-from SSLSegLib.jobs import tffs
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.inputs import cohort_inputs, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
+from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check_cases, label_cases, threads_here
 from SSLSegLib.jobs.manifest import InputFile, Manifest
-from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
-from SSLSegLib.jobs.tffs import result_sink, threads_here
 from SSLSegLib.progress import Progress
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.weights.store import weights_file
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["KIND", "VessaParameters", "load_bank", "load_features", "load_parts", "vessa_manifest"]
 
 
-class VessaParameters(BaseModel):
+class VessaParameters(CohortParameters):
     """Parameters of a ``vessa`` manifest.
 
     Args:
@@ -44,9 +40,6 @@ class VessaParameters(BaseModel):
         scene: Write an MRML scene where a Slicer is at hand.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cohort: dict[str, Any]
     bank: str
     bank_fingerprint: str
     model: str | None = None
@@ -55,17 +48,9 @@ class VessaParameters(BaseModel):
     dino: str | None = None
     options: VessaOptions = VessaOptions()
     device: str = "auto"
-    threads: int = Field(default=1, ge=1, le=1024)
+    threads: Threads = 1
     report: bool = True
     scene: bool = True
-
-    def loaded_cohort(self) -> Cohort:
-        """The cohort as an object.
-
-        Raises:
-            CohortError: It is not a valid cohort.
-        """
-        return Cohort.from_dict(self.cohort, Path.cwd())
 
 
 def vessa_manifest(
@@ -175,29 +160,17 @@ def load_bank(parameters: VessaParameters) -> "TemplateBank":
 
 def run(job: Job, progress: Progress) -> None:
     """Pseudo-label what is not finished yet, then write the report and the scene."""
-    parameters: VessaParameters = job.manifest.checked_parameters()
-    cohort = parameters.loaded_cohort()
-    case_ids = [case.id for case in cohort.unlabelled]
-    finished = job.finished(case_ids)
-    progress("cases", done=len(finished), total=len(case_ids))
-    for case_id in finished:
-        progress("result", case=case_id, resumed=True)
-    report, scene = job.report / "report.html", job.folder / "scene.mrb"
-    if len(finished) < len(case_ids):
-        for outdated in (report, scene):
-            outdated.unlink(missing_ok=True)
-        _segment(job, parameters, cohort, finished, progress)
-    if parameters.report and not report.exists():
-        write_job_report(job, cohort, progress)
-    if parameters.scene and not scene.exists():
-        write_job_scene(job, cohort, progress)
+    cohort = job.manifest.checked_parameters().loaded_cohort()
+    label_cases(job, cohort, cohort.unlabelled, _label, progress)
 
 
-def _segment(job: Job, parameters: VessaParameters, cohort: Cohort, finished: list[str], progress: Progress) -> None:
+def _label(labelling: Labelling) -> None:
     import torch
 
     from SSLSegLib.vessa.segment import segment_cohort
 
+    manifest, progress = labelling.job.manifest, labelling.progress
+    parameters: VessaParameters = manifest.checked_parameters()
     bank = load_bank(parameters)
     torch.set_num_threads(parameters.threads)
     progress("stage", stage="Loading the weights", total=None)
@@ -206,16 +179,16 @@ def _segment(job: Job, parameters: VessaParameters, cohort: Cohort, finished: li
     )
     progress("device", device=str(vessa.device), outcome=vessa.device_outcome)
     segment_cohort(
-        cohort,
+        labelling.cohort,
         vessa,
         bank,
         parameters.options,
-        seed=job.manifest.seed,
-        sink=result_sink(job, cohort, finished, progress),
+        seed=manifest.seed,
+        sink=labelling.keep,
         features=features,
         progress=progress,
-        skip=finished,
+        skip=labelling.finished(),
     )
 
 
-KIND = JobKind("vessa", VessaParameters, tffs.preflight, run)
+KIND = JobKind("vessa", VessaParameters, check_cases, run)

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.errors import JobError, WeightsError
-from SSLSegLib.jobs import tffs
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.kinds import JobKind
+from SSLSegLib.jobs.labelling import Labelling, check_cases, label_cases
 from SSLSegLib.jobs.manifest import Manifest
-from SSLSegLib.jobs.outcome import write_job_report, write_job_scene
-from SSLSegLib.jobs.tffs import result_sink
 from SSLSegLib.jobs.unimatch import WORK
 from SSLSegLib.jobs.vessa import VessaParameters, load_bank, load_parts, vessa_manifest
 from SSLSegLib.progress import Progress
@@ -67,28 +65,20 @@ def run(job: Job, progress: Progress) -> None:
     """Train from the last state there is, label what is not labelled yet, then write the report and the scene."""
     import torch
 
-    from SSLSegLib.unimatch.predict import predict_cases
-
     parameters: GuidedParameters = job.manifest.checked_parameters()
     torch.set_num_threads(parameters.threads)
     cohort = parameters.loaded_cohort()
-    case_ids = [case.id for case in cohort.unlabelled]
-    finished = job.finished(case_ids)
-    progress("cases", done=len(finished), total=len(case_ids))
-    for case_id in finished:
-        progress("result", case=case_id, resumed=True)
-    report, scene = job.report / "report.html", job.folder / "scene.mrb"
-    if len(finished) < len(case_ids):
-        for outdated in (report, scene):
-            outdated.unlink(missing_ok=True)
-        where = UniMatchFolder(job.folder / WORK)
-        model = _model(where, parameters) or _train(where, parameters, cohort, progress)
-        waiting = [case for case in cohort.unlabelled if case.id not in finished]
-        predict_cases(model, cohort, waiting, result_sink(job, cohort, finished, progress), progress=progress)
-    if parameters.report and not report.exists():
-        write_job_report(job, cohort, progress)
-    if parameters.scene and not scene.exists():
-        write_job_scene(job, cohort, progress)
+    label_cases(job, cohort, cohort.unlabelled, _label, progress)
+
+
+def _label(labelling: Labelling) -> None:
+    from SSLSegLib.unimatch.predict import predict_cases
+
+    parameters: GuidedParameters = labelling.job.manifest.checked_parameters()
+    cohort, progress = labelling.cohort, labelling.progress
+    where = UniMatchFolder(labelling.job.folder / WORK)
+    model = _model(where, parameters) or _train(where, parameters, cohort, progress)
+    predict_cases(model, cohort, labelling.waiting(), labelling.keep, progress=progress)
 
 
 def _train(where: UniMatchFolder, parameters: GuidedParameters, cohort: Cohort, progress: Progress) -> "TrainedNetwork":
@@ -121,4 +111,4 @@ def _model(where: UniMatchFolder, parameters: GuidedParameters) -> "TrainedNetwo
         return None
 
 
-KIND = JobKind("vessa-unimatch", GuidedParameters, tffs.preflight, run)
+KIND = JobKind("vessa-unimatch", GuidedParameters, check_cases, run)
