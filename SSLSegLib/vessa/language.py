@@ -7,7 +7,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from SSLSegLib.errors import WeightsError
@@ -160,7 +166,8 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         self.configuration, self.prompter = configuration, prompter
-        self.adapted = _adapted(qwen, configuration, prompter.seg)
+        self.adapted = _adapted(qwen, configuration)
+        self._learn_row(qwen)
         hidden = qwen.config.text_config.hidden_size
         # As in LISA and Sa2VA.
         self.projector = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.Dropout(0.0))
@@ -200,6 +207,27 @@ class LanguageModel(nn.Module):
             prompts, self.qwen.lm_head(states[:, :-1][answered]).float(), inputs.labels[:, 1:][answered]
         )
 
+    def _learn_row(self, qwen: Qwen3VLForConditionalGeneration) -> None:
+        """Rows of <SEG>, in float32, in place of those of the frozen matrices (one row where these are tied).
+
+        They are put in where the matrices are used. A matrix with a row of its own in it would be a copy of the whole
+        (0.6 GB at 2B), made in every pass, with a gradient of the same size.
+        """
+        reading, scoring = qwen.get_input_embeddings(), qwen.get_output_embeddings()
+        self.seg_read = nn.Parameter(reading.weight[self.prompter.seg].detach().float().clone())
+        self.seg_scored = self.seg_read
+        if scoring.weight is not reading.weight:
+            self.seg_scored = nn.Parameter(scoring.weight[self.prompter.seg].detach().float().clone())
+        reading.register_forward_hook(self._read)
+        scoring.register_forward_hook(self._score)
+
+    def _read(self, _: nn.Module, inputs: tuple[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
+        return torch.where((inputs[0] == self.prompter.seg)[..., None], self.seg_read.to(states.dtype), states)
+
+    def _score(self, _: nn.Module, inputs: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        score = inputs[0] @ self.seg_scored.to(inputs[0].dtype)
+        return logits.index_copy(-1, torch.tensor([self.prompter.seg], device=logits.device), score[..., None])
+
     def checkpoint_activations(self) -> None:
         """Compute activations of the language model again in the backward pass instead of keeping them."""
         self.qwen.activation_checkpointing_enable({"use_reentrant": False})
@@ -224,7 +252,9 @@ def load_language(
         torch.manual_seed(seed)
         if configuration.source is None:
             tokenizer, images = _byte_tokenizer(), _image_processor()
-            qwen = Qwen3VLForConditionalGeneration(_random_configuration(configuration, tokenizer)).to(dtype)
+            # Made in its own precision: float32 first would take twice the memory, and rounding the whole model
+            # afterwards would round the frequencies of its positions too, which stay float32 in a loaded one.
+            qwen = AutoModelForImageTextToText.from_config(_random_configuration(configuration, tokenizer), dtype=dtype)
         else:
             tokenizer, images, qwen = _from_source(configuration.source, dtype, download)
         tokenizer.add_tokens([SEG_TOKEN], special_tokens=True)
@@ -234,8 +264,8 @@ def load_language(
         return LanguageModel(qwen, Prompter(tokenizer, images, configuration), configuration, width)
 
 
-def _adapted(qwen: Qwen3VLForConditionalGeneration, configuration: LanguageConfiguration, seg: int) -> nn.Module:
-    """LoRA on the language model, and the new token's row (of both matrices where they are not tied)."""
+def _adapted(qwen: Qwen3VLForConditionalGeneration, configuration: LanguageConfiguration) -> nn.Module:
+    """LoRA on the language model, everything else frozen."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -244,15 +274,11 @@ def _adapted(qwen: Qwen3VLForConditionalGeneration, configuration: LanguageConfi
             remedy="Install it (pip install 'sslseg[training]'), or go without the language model.",
         ) from None
 
-    rows = {"embed_tokens": [seg]}
-    if not qwen.config.tie_word_embeddings:
-        rows["lm_head"] = [seg]
     adapter = LoraConfig(
         r=configuration.lora_rank,
         lora_alpha=configuration.lora_alpha,
         lora_dropout=configuration.lora_dropout,
         target_modules=_LORA_TARGETS,
-        trainable_token_indices=rows,
     )
     adapted = get_peft_model(qwen, adapter)
     for parameter in adapted.parameters():

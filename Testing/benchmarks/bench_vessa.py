@@ -4,6 +4,7 @@
     python Testing/benchmarks/bench_vessa.py guided --out FOLDER   stage 2 with and without VESSA and feedback
     python Testing/benchmarks/bench_vessa.py cost                  the cache, and a step with and without it
     python Testing/benchmarks/bench_vessa.py memory                Qwen3-VL 2B and 4B, from their configurations
+    python Testing/benchmarks/bench_vessa.py dryrun --language 2B  stage 1 and inference in true size, random weights
 
 dice: a real but tiny Qwen3-VL with random weights beside a SAM2 with ``--weights`` (by default the bundled
 checkpoint) is trained on slices of generated abdomens and then segments subjects that it has never seen, from
@@ -270,10 +271,17 @@ def memory(arguments: argparse.Namespace) -> None:
         )
 
 
+def dryrun(arguments: argparse.Namespace) -> None:
+    """Measured: see ``vessa_dryrun.py``."""
+    import vessa_dryrun
+
+    vessa_dryrun.dryrun(arguments)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("dice", "guided", "cost", "memory"):
+    for name in ("dice", "guided", "cost", "memory", "dryrun"):
         each = commands.add_parser(name)
         each.add_argument("--weights", default="sslseg-small", help="SAM2: name in the catalogue or file.")
         each.add_argument("--shape", type=int, nargs=3, default=(16, 80, 96))
@@ -285,10 +293,16 @@ def main() -> None:
             each.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
         if name == "guided":
             each.add_argument("--model", help="Folder of a trained VESSA; without it, the mode without VLM.")
-        if name != "memory":
+        if name == "dryrun":
+            each.add_argument("--language", choices=["tiny", "2B", "4B"], default="2B")
+            each.add_argument("--layers", type=int, help="Fewer layers of the language model, for a quick look.")
+            each.add_argument("--updates", type=int, default=1)
+            each.add_argument("--slices", type=int, default=2)
+        if name not in ("memory", "dryrun"):
             each.add_argument("--steps", type=int, default={"dice": 150, "guided": 400, "cost": 5}[name])
     arguments = parser.parse_args()
-    {"dice": dice, "guided": guided, "cost": cost, "memory": memory}[arguments.command](arguments)
+    run = {"dice": dice, "guided": guided, "cost": cost, "memory": memory, "dryrun": dryrun}
+    run[arguments.command](arguments)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_vessa import SAM2, blobs, pictures, tiny_vessa
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from SSLSegLib.errors import WeightsError
@@ -154,7 +155,7 @@ def test_only_the_adapter_the_new_row_the_projector_and_sam2_behind_its_encoder_
     vessa_loss(vessa(pairs), masks_to_frames(blobs(2), 64)).total.backward()
     optimizer.step()
     moved = {name for name, parameter in vessa.named_parameters() if not torch.equal(parameter, before[name])}
-    kinds = ("lora_", "trainable_tokens", "projector", "sam_mask_decoder", "memory_encoder", "memory_attention")
+    kinds = ("lora_", "seg_read", "projector", "sam_mask_decoder", "memory_encoder", "memory_attention")
     assert all(any(kind in name for kind in (*kinds, "obj_ptr_proj")) for name in moved)
     for kind in kinds:
         assert any(kind in name for name in moved), kind
@@ -164,18 +165,72 @@ def test_only_the_adapter_the_new_row_the_projector_and_sam2_behind_its_encoder_
 def test_of_the_vocabulary_only_the_new_tokens_row_learns():
     vessa = tiny_vessa()
     language = vessa.language.train()
-    rows = language.qwen.get_input_embeddings().token_adapter.trainable_tokens_delta["default"]
-    assert rows.shape == (1, 32)
+    row, matrix = language.seg_read, language.qwen.get_input_embeddings().weight
+    assert torch.equal(row, matrix[language.prompter.seg])
+    assert not matrix.requires_grad
     inputs = example(vessa).language
     prompts = language(inputs).prompts.detach()
     with torch.no_grad():
-        rows.add_(1.0)
+        row.add_(1.0)
     said = language(inputs)
     assert (said.prompts - prompts).abs().max() > 1e-4
     # Tied: the same row also scores the token as an answer.
     state = torch.ones(32)
     seg = language.prompter.seg
-    torch.testing.assert_close(language.qwen.lm_head(state)[seg], (rows[0] * state).sum())
+    logits = language.qwen.lm_head(state)
+    torch.testing.assert_close(logits[seg], (row * state).sum())
+    expected = matrix @ state
+    expected[seg] = logits[seg]
+    torch.testing.assert_close(logits, expected)
+
+
+def test_the_new_row_is_learnt_as_if_the_whole_matrix_were(vessa):
+    """Against autograd on a whole, tied matrix: the row's gradient from reading and scoring the token together."""
+    language = vessa.language
+    inputs, seg = example(vessa).language, language.prompter.seg
+    said = language(inputs)
+    loss = torch.nn.functional.cross_entropy(said.text_logits, said.text_targets) + said.prompts.square().sum()
+    (ours,) = torch.autograd.grad(loss, [language.seg_read])
+    whole = language.qwen.get_input_embeddings().weight.detach().clone()
+    whole[seg] = language.seg_read.detach()
+    whole.requires_grad_(True)
+    reading = language.qwen.get_input_embeddings().register_forward_hook(lambda _, given, __: whole[given[0]])
+    scoring = language.qwen.lm_head.register_forward_hook(lambda _, given, __: given[0] @ whole.T)
+    try:
+        said = language(inputs)
+    finally:
+        reading.remove()
+        scoring.remove()
+    loss = torch.nn.functional.cross_entropy(said.text_logits, said.text_targets) + said.prompts.square().sum()
+    (expected,) = torch.autograd.grad(loss, [whole])
+    assert ours.abs().max() > 1e-4
+    torch.testing.assert_close(ours, expected[seg], atol=1e-6, rtol=1e-4)
+
+
+def test_no_pass_copies_the_matrix_of_the_vocabulary():
+    vessa = tiny_vessa().train()
+    vessa.train_what_is_trained()
+    matrix = vessa.language.qwen.get_input_embeddings().weight
+    with _Made(matrix) as made:
+        vessa_loss(vessa(example(vessa)), masks_to_frames(blobs(2), 64)).total.backward()
+    assert made.operations > 100
+    assert made.copies == []
+
+
+class _Made(TorchDispatchMode):
+    """Notes operations that make a tensor of a matrix's size which is not the matrix itself."""
+
+    def __init__(self, matrix):
+        super().__init__()
+        self.matrix, self.operations, self.copies = matrix, 0, []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        made = operation(*arguments, **(keywords or {}))
+        self.operations += 1
+        alike = isinstance(made, torch.Tensor) and sorted(made.shape) == sorted(self.matrix.shape)
+        if alike and made.untyped_storage().data_ptr() != self.matrix.untyped_storage().data_ptr():
+            self.copies.append(str(operation))
+        return made
 
 
 def test_recomputed_activations_give_the_same_gradients():
@@ -227,11 +282,11 @@ def changed_language(**changes):
 def test_where_input_and_output_rows_are_not_tied_both_learn():
     language = changed_language(architecture={"tie_word_embeddings": False}).train()
     trained = [name for name, parameter in language.named_parameters() if parameter.requires_grad]
-    assert sum("trainable_tokens_delta" in name for name in trained) == 2
+    assert {name for name in trained if name.startswith("seg_")} == {"seg_read", "seg_scored"}
     said = language(example_of(language))
     torch.nn.functional.cross_entropy(said.text_logits, said.text_targets).backward()
     for name, parameter in language.named_parameters():
-        if "trainable_tokens_delta" in name:
+        if name.startswith("seg_"):
             assert parameter.grad.abs().sum() > 0, name
 
 
@@ -247,6 +302,15 @@ def test_frozen_weights_in_bfloat16_say_almost_the_same_and_what_learns_is_float
         if parameter.requires_grad:
             assert parameter.dtype == torch.float32, name
             assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
+def test_random_weights_are_made_in_their_own_precision_and_frequencies_of_positions_stay_exact():
+    exact, rounded = changed_language(), changed_language(dtype="bfloat16")
+    frozen = {parameter.dtype for parameter in rounded.adapted.parameters() if not parameter.requires_grad}
+    assert frozen == {torch.bfloat16}
+    frequencies = [each.qwen.model.language_model.rotary_emb.inv_freq for each in (exact, rounded)]
+    assert frequencies[1].dtype == torch.float32
+    assert torch.equal(*frequencies)
 
 
 def example_of(language):
