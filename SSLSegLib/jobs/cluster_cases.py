@@ -23,6 +23,7 @@ from SSLSegLib.jobs.schedulers import (
     connected,
     died_again_and_again,
     parse_scheduler,
+    patience_of,
     resources_of,
 )
 from SSLSegLib.progress import Progress, silent
@@ -53,7 +54,7 @@ def segment_on_cluster(
     scheduler = parse_scheduler(job.scheduler)
     if client is None:
         progress("stage", stage="Connecting to the cluster", total=None)
-        with connected(scheduler, len(case_ids)) as client:
+        with connected(scheduler, len(case_ids), job.logs) as client:
             _segment_with(client, scheduler, job, case_ids, told, progress)
     else:
         _segment_with(client, scheduler, job, case_ids, told, progress)
@@ -67,7 +68,7 @@ def _segment_with(
     told: Callable[[str], None],
     progress: Progress,
 ) -> None:
-    company, resources = Company(client, progress), resources_of(client)
+    company, resources = Company(client, progress, patience_of(scheduler)), resources_of(client)
     workers = f"{company.size} Dask workers"
     progress("device", device=workers, outcome=f"Computed on {workers}.")
     progress("stage", stage="Segmenting", total=len(case_ids))

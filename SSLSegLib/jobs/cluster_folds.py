@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.jobs.schedulers import Company, connected, died_again_and_again, is_local, parse_scheduler, resources_of
+from SSLSegLib.jobs.schedulers import (
+    WITHOUT_WORKERS,
+    Company,
+    connected,
+    died_again_and_again,
+    is_local,
+    parse_scheduler,
+    patience_of,
+    resources_of,
+)
 from SSLSegLib.processes import library_path, real_interpreter
 from SSLSegLib.progress import Progress
 from SSLSegLib.selftraining.children import Child, Events, run_children
@@ -44,7 +53,7 @@ def refuse_sending(scheduler: str) -> None:
 
 @contextmanager
 def fold_trainer(
-    scheduler: str, devices: Sequence[str], folds: int, progress: Progress
+    scheduler: str, devices: Sequence[str], folds: int, progress: Progress, logs: Path
 ) -> Iterator[tuple[tuple[str, ...], "Trainer"]]:
     """What trains folds, and the devices that ``auto`` stands for there.
 
@@ -53,6 +62,7 @@ def fold_trainer(
         devices: As in the options of a training; may be ``auto``.
         folds: How many are trained side by side at most.
         progress: Hears of the cluster.
+        logs: Folder for what workers print that are started for it.
 
     Raises:
         JobError: The cluster cannot be reached.
@@ -63,18 +73,20 @@ def fold_trainer(
         yield tuple(map(real_device, devices)), run_children
         return
     progress("stage", stage="Connecting to the cluster", total=None)
-    with connected(parse_scheduler(scheduler), folds) as client:
+    where = parse_scheduler(scheduler)
+    with connected(where, folds, logs) as client:
         resources = resources_of(client)
         asked = client.map(real_device, list(devices), pure=False, resources=resources)
-        yield tuple(client.gather(asked)), ClusterTrainer(client, progress)
+        yield tuple(client.gather(asked)), ClusterTrainer(client, progress, patience_of(where))
 
 
 class ClusterTrainer:
     """Trains folds as :func:`~SSLSegLib.selftraining.children.run_children` does, on the workers of a cluster."""
 
-    def __init__(self, client: "Client", progress: Progress) -> None:
+    def __init__(self, client: "Client", progress: Progress, patience: float = WITHOUT_WORKERS) -> None:
         self.client = client
         self.progress = progress
+        self.patience = patience
 
     def __call__(self, children: Sequence[Child], slots: Sequence[str], interpreter: Path, on_event: Events) -> None:
         """Run children; which worker takes which is the scheduler's affair.
@@ -89,7 +101,7 @@ class ClusterTrainer:
             SelfTrainingError: When a child fails. The others are stopped.
             JobError: Workers died over a fold again and again, or there are none any more.
         """
-        company, resources = Company(self.client, self.progress), resources_of(self.client)
+        company, resources = Company(self.client, self.progress, self.patience), resources_of(self.client)
         device = slots[0].split(":")[0]
         running: dict[Any, Child] = {}
         try:

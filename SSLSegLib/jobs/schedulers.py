@@ -12,14 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qs
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from SSLSegLib.errors import JobError
-from SSLSegLib.files import read_json
-from SSLSegLib.jobs.documents import first_problem
+from SSLSegLib.jobs.slurm import read_slurm_configuration, slurm_client
 from SSLSegLib.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,11 +25,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Company",
     "Scheduler",
-    "SlurmConfiguration",
     "connected",
     "died_again_and_again",
     "is_local",
     "parse_scheduler",
+    "patience_of",
     "resources_of",
 ]
 
@@ -54,32 +51,6 @@ class Scheduler:
     kind: Literal["local", "dask", "slurm"]
     target: str = ""
     send: bool = False
-
-
-class SlurmConfiguration(BaseModel):
-    """What ``slurm:CONFIG.json`` holds; see ``docs/cluster.md``.
-
-    Args:
-        workers: How many SLURM jobs, one worker each.
-        cores, memory, walltime, queue, account: As SLURM has them.
-        gpus: GPUs a worker asks for.
-        interface: Network interface that nodes see each other on.
-        prologue: Lines of shell before the worker starts (modules to load).
-        start_timeout: Seconds to wait for the first worker.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    workers: int = Field(ge=1, le=1000)
-    cores: int = Field(default=4, ge=1)
-    memory: str = "16GB"
-    walltime: str = "04:00:00"
-    queue: str | None = None
-    account: str | None = None
-    gpus: int = Field(default=0, ge=0, le=1)
-    interface: str | None = None
-    prologue: tuple[str, ...] = ()
-    start_timeout: float = Field(default=3600, gt=0)
 
 
 def is_local(text: str) -> bool:
@@ -112,25 +83,26 @@ def parse_scheduler(text: str) -> Scheduler:
 
 
 @contextmanager
-def connected(scheduler: Scheduler, tasks: int) -> Iterator["Client"]:
+def connected(scheduler: Scheduler, tasks: int, logs: Path) -> Iterator["Client"]:
     """A Dask client of the scheduler with at least one worker; workers that we started end with it.
+
+    Args:
+        scheduler: Where.
+        tasks: How many there are: more workers are not started.
+        logs: Folder for what workers print that we start.
 
     Raises:
         JobError: Dask is not installed, nobody answers, or no worker comes.
     """
+    configuration = read_slurm_configuration(Path(scheduler.target)) if scheduler.kind == "slurm" else None
     try:
         import distributed
     except ImportError as error:
         raise JobError(
             "Dask is not installed here.", remedy='Install it with: pip install "sslseg[cluster]", or use local.'
         ) from error
-    if scheduler.kind == "slurm":
-        configuration = _slurm_configuration(Path(scheduler.target))
-        with (
-            _slurm_cluster(configuration, tasks) as cluster,
-            distributed.Client(cluster, set_as_default=False) as client,
-        ):
-            _wait_for_workers(client, configuration.start_timeout)
+    if configuration is not None:
+        with slurm_client(configuration, tasks, logs) as client:
             yield client
         return
     try:
@@ -143,6 +115,13 @@ def connected(scheduler: Scheduler, tasks: int) -> Iterator["Client"]:
     with client:
         _wait_for_workers(client, 60)
         yield client
+
+
+def patience_of(scheduler: Scheduler) -> float:
+    """Seconds to wait for new workers when all are gone; in the queue of a SLURM system it may take longer."""
+    if scheduler.kind != "slurm":
+        return WITHOUT_WORKERS
+    return max(read_slurm_configuration(Path(scheduler.target)).start_timeout, WITHOUT_WORKERS)
 
 
 def resources_of(client: "Client") -> dict[str, int] | None:
@@ -166,9 +145,10 @@ def died_again_and_again(what: str) -> JobError:
 class Company:
     """Whether any workers are there; they may all be gone for a while, but not for ever."""
 
-    def __init__(self, client: "Client", progress: Progress) -> None:
+    def __init__(self, client: "Client", progress: Progress, patience: float = WITHOUT_WORKERS) -> None:
         self._client = client
         self._progress = progress
+        self._patience = patience
         self._alone_since: float | None = None
 
     @property
@@ -180,58 +160,18 @@ class Company:
         """Called while nothing happens.
 
         Raises:
-            JobError: When there have been no workers for ten minutes.
+            JobError: When there have been no workers for as long as its patience lasts.
         """
         if self.size > 0:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = time.monotonic()
             self._progress("warning", message="All Dask workers are gone; waiting for new ones.")
-        elif time.monotonic() - self._alone_since > WITHOUT_WORKERS:
+        elif time.monotonic() - self._alone_since > self._patience:
             raise JobError(
-                f"No Dask worker has been there for {WITHOUT_WORKERS} s.",
+                f"No Dask worker has been there for {self._patience:.0f} s.",
                 remedy="Start workers and run the job again; what is finished is kept.",
             )
-
-
-# --- SLURM -----------------------------------------------------------------------------------------------------------
-
-
-def _slurm_configuration(path: Path) -> SlurmConfiguration:
-    try:
-        return SlurmConfiguration.model_validate(read_json(path))
-    except ValidationError as error:
-        raise JobError(f"The SLURM configuration {path} is wrong: {first_problem(error)}.") from error
-    except (OSError, ValueError) as error:
-        raise JobError(f"The SLURM configuration {path} cannot be read: {error}.") from error
-
-
-def slurm_cluster_arguments(configuration: SlurmConfiguration) -> dict[str, Any]:
-    """The arguments of ``dask_jobqueue.SLURMCluster``."""
-    extra = [f"--gres=gpu:{configuration.gpus}"] if configuration.gpus else []
-    resources = ["--resources", f"GPU={configuration.gpus}"] if configuration.gpus else []
-    return {
-        "cores": configuration.cores,
-        "processes": 1,
-        "memory": configuration.memory,
-        "walltime": configuration.walltime,
-        "queue": configuration.queue,
-        "account": configuration.account,
-        "interface": configuration.interface,
-        "job_extra_directives": extra,
-        "job_script_prologue": list(configuration.prologue),
-        "worker_extra_args": ["--nthreads", "1", *resources],
-    }
-
-
-def _slurm_cluster(configuration: SlurmConfiguration, tasks: int) -> Any:
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError as error:
-        raise JobError("dask-jobqueue is not installed here.", remedy='pip install "sslseg[cluster]"') from error
-    cluster = SLURMCluster(**slurm_cluster_arguments(configuration))
-    cluster.scale(jobs=min(configuration.workers, tasks))
-    return cluster
 
 
 def _wait_for_workers(client: "Client", seconds: float) -> None:

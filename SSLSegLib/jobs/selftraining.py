@@ -82,7 +82,7 @@ def selftraining_manifest(job: Job, *, seed: int = 42, **parameters: Any) -> Man
 def training_folder(job: Job, cohort: Cohort, options: SelfTrainingOptions) -> Path:
     """Where a training lies in the job it refines: where it was begun, else the first folder that is free."""
     from SSLSegLib.selftraining.folders import WorkFolder
-    from SSLSegLib.selftraining.run import other_settings
+    from SSLSegLib.selftraining.settings import other_settings
 
     for number in itertools.count(1):
         folder = job.folder / (WORK if number == 1 else f"{WORK}-{number}")
@@ -133,7 +133,7 @@ def refine(
                 progress("warning", message=f"Undone: {names} (kept in {work / 'reverted'}).")
             if reverted:
                 write_json(reverted, {"rounds": moved})
-        with fold_trainer(scheduler, options.devices, options.folds, progress) as (devices, trainer):
+        with fold_trainer(scheduler, options.devices, options.folds, progress, job.logs) as (devices, trainer):
             there = options.model_copy(update={"devices": devices})
             if parameters.labelled_only:
                 train_labelled_only(cohort, results, work, there, progress=progress, trainer=trainer)

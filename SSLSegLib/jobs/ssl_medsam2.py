@@ -112,7 +112,10 @@ def run(job: Job, progress: Progress) -> None:
 
     tffs.run(job, progress)  # with a first report and the scene, to look at while the networks train
     # Only now: on a cluster its workers would stand about until the pseudo-labels are there.
-    with fold_trainer(job.scheduler, _devices(parameters), parameters.training.folds, progress) as (devices, trainer):
+    with fold_trainer(job.scheduler, _devices(parameters), parameters.training.folds, progress, job.logs) as (
+        devices,
+        trainer,
+    ):
         training = parameters.training.model_copy(update={"devices": devices})
         refined = ssl_medsam2(cohort, pseudo_label_cases, results, work, training, progress=tell, trainer=trainer)
         _predict(job, cohort, refined.model, device, tell)

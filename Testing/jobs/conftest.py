@@ -61,15 +61,16 @@ def start_dying():
     return start_dying
 
 
-def _load_small_job() -> None:
-    if "small_job" not in sys.modules:
-        specification = importlib.util.spec_from_file_location("small_job", HERE / "small_job.py")
+def _load(name: str) -> None:
+    if name not in sys.modules:
+        specification = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
         module = importlib.util.module_from_spec(specification)
-        sys.modules["small_job"] = module
+        sys.modules[name] = module
         specification.loader.exec_module(module)
 
 
-_load_small_job()
+for _name in ("small_job", "one_node_slurm"):
+    _load(_name)
 
 
 @pytest.fixture(scope="session")

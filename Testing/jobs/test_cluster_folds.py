@@ -115,8 +115,8 @@ def test_trainings_that_end_are_not_heard_of_any_more(client, tmp_path):
         ClusterTrainer(client, silent)([child(tmp_path / "not-shared", "ends")], ["cpu"], Path("/no"), heard.append)
 
 
-def test_without_a_cluster_folds_are_trained_here_and_on_one_data_are_not_sent():
-    with fold_trainer("local", ("cpu", "cuda:1"), 2, silent) as (devices, trainer):
+def test_without_a_cluster_folds_are_trained_here_and_on_one_data_are_not_sent(tmp_path):
+    with fold_trainer("local", ("cpu", "cuda:1"), 2, silent, tmp_path) as (devices, trainer):
         assert (devices, trainer) == (("cpu", "cuda:1"), run_children)
-    with pytest.raises(JobError, match="share"), fold_trainer("dask://head:1?data=send", ("cpu",), 2, silent):
+    with pytest.raises(JobError, match="share"), fold_trainer("dask://head:1?data=send", ("cpu",), 2, silent, tmp_path):
         pass

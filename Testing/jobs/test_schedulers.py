@@ -12,7 +12,7 @@ from SSLSegLib.errors import JobError
 from SSLSegLib.jobs import cluster_cases, schedulers
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.runner import run_job
-from SSLSegLib.jobs.schedulers import SlurmConfiguration, parse_scheduler, slurm_cluster_arguments
+from SSLSegLib.jobs.schedulers import parse_scheduler
 
 
 @pytest.mark.parametrize("text", ["", "dask", "dask://", "dask://host", "slurm:", "local?data=send", "ftp://x:1"])
@@ -95,20 +95,3 @@ def test_a_worker_that_sees_other_files_refuses_the_task(tmp_path, small_manifes
     text = small_manifest.model_dump_json().replace(path, path + ".gone")
     with pytest.raises(JobError, match="On the worker"):
         cluster_cases.segment_case(text, "c2", {}, {})
-
-
-def test_a_slurm_configuration_becomes_a_script_that_asks_for_it(tmp_path):
-    from dask_jobqueue import SLURMCluster
-
-    configuration = SlurmConfiguration(
-        workers=2, cores=8, memory="32GB", queue="gpu", gpus=1, prologue=("module load x",)
-    )
-    with SLURMCluster(
-        **slurm_cluster_arguments(configuration), scheduler_options={"dashboard_address": None}
-    ) as cluster:
-        script = cluster.job_script()
-    for line in ("#SBATCH -p gpu", "#SBATCH --gres=gpu:1", "module load x", "--resources GPU=1", "--nthreads 1"):
-        assert line in script
-    (tmp_path / "wrong.json").write_text('{"workers": 0}')
-    with pytest.raises(JobError, match="workers"):
-        schedulers._slurm_configuration(tmp_path / "wrong.json")

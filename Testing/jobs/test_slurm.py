@@ -1,0 +1,150 @@
+"""SLURM as it really is: its own daemons are started here, one node, where they are installed."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import one_node_slurm
+import pytest
+import small_job
+
+from SSLSegLib.errors import JobError
+from SSLSegLib.files import read_json, write_json
+from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.runner import run_job
+from SSLSegLib.jobs.slurm import (
+    SlurmConfiguration,
+    read_slurm_configuration,
+    slurm_client,
+    slurm_cluster_arguments,
+)
+from SSLSegLib.processes import LIBRARY
+
+SMALL = {"workers": 1, "cores": 1, "memory": "1500MB", "walltime": "00:20:00", "start_timeout": 120}
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """The environment of a SLURM of one node."""
+    if missing := one_node_slurm.missing():
+        pytest.skip(f"SLURM is not installed here: no {', '.join(missing)} (apt install slurm-wlm munge)")
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-") as folder,
+        one_node_slurm.one_node_slurm(Path(folder)) as settings,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        for name, value in settings.items():
+            patched.setenv(name, value)
+        yield settings
+
+
+def configuration(folder: Path, **changed) -> Path:
+    write_json(folder / "slurm.json", {**SMALL, **changed})
+    return folder / "slurm.json"
+
+
+def test_a_slurm_configuration_becomes_a_script_that_asks_for_it(tmp_path):
+    from dask_jobqueue import SLURMCluster
+
+    asked = SlurmConfiguration(
+        workers=2, cores=8, memory="32GB", queue="gpu", gpus=1, prologue=("module load x",), directives=("--nice=5",)
+    )
+    with SLURMCluster(**slurm_cluster_arguments(asked, tmp_path / "of 100% use")) as cluster:
+        script = cluster.job_script()
+    for line in (
+        "#SBATCH -p gpu",
+        "#SBATCH --gres=gpu:1",
+        "#SBATCH --nice=5",
+        "#SBATCH --cpus-per-task=8",
+        f'#SBATCH --output="{tmp_path}/of 100%% use/slurm-%j.out"',
+        "module load x",
+        f"export PYTHONPATH={LIBRARY}",
+        "--resources GPU=1",
+        "--nthreads 1",
+    ):
+        assert line in script
+
+
+def test_a_wrong_slurm_configuration_names_the_field(tmp_path):
+    with pytest.raises(JobError, match="workers"):
+        read_slurm_configuration(configuration(tmp_path, workers=0))
+
+
+def test_where_there_is_no_slurm_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(JobError, match="sbatch"), slurm_client(SlurmConfiguration(**SMALL), 1, tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"queue": "nosuch"}, "invalid partition"),
+        ({"cores": 64}, "not available"),
+        ({"prologue": ["echo no such module", "exit 3"]}, "no such module"),
+    ],
+)
+def test_what_slurm_refuses_or_cannot_start_is_said_at_once(tmp_path, slurm, changed, said):
+    began = time.monotonic()
+    with pytest.raises(JobError, match=said), slurm_client(SlurmConfiguration(**SMALL | changed), 1, tmp_path / "logs"):
+        pass
+    assert time.monotonic() - began < SMALL["start_timeout"] / 2
+    assert not one_node_slurm.jobs(slurm)
+
+
+def test_when_the_slurm_job_of_the_only_worker_is_cancelled_another_one_ends_the_work_with_the_same_bytes(
+    tmp_path, slurm
+):
+    manifest = small_job.small_manifest(tmp_path / "inputs", slices=48)
+    here, there = (Job.create(tmp_path / name, manifest) for name in ("here", "on slurm"))
+    assert run_job(here).status == "finished"
+    there.scheduler = f"slurm:{configuration(tmp_path)}"
+    cancelled, warnings = [], []
+
+    def cancel_after_the_first_case(event, **fields):
+        if event == "result" and not cancelled:
+            cancelled.extend(one_node_slurm.jobs(slurm))
+            one_node_slurm.ask(["scancel", *cancelled], slurm)
+        if event == "warning":
+            warnings.append(fields["message"])
+
+    assert run_job(there, cancel_after_the_first_case).status == "finished"
+    assert small_job.contents(there) == small_job.contents(here)
+    assert len(cancelled) == 1
+    assert any("All Dask workers are gone" in message for message in warnings), "it was cancelled too late"
+    assert len(list(there.logs.glob("slurm-*.out"))) == 2, "the job of each worker says what it did, in the job's logs"
+    assert not one_node_slurm.jobs(slurm)
+
+
+def test_jobs_cancel_leaves_no_slurm_job_and_a_job_that_can_be_resumed(tmp_path, slurm):
+    manifest = small_job.small_manifest(tmp_path / "inputs", slices=48)
+    job = Job.create(tmp_path / "job", manifest)
+    scheduler = f"slurm:{configuration(tmp_path, workers=2)}"
+    command = [sys.executable, "-m", "SSLSegLib"]
+    surroundings = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    with (tmp_path / "said.txt").open("w+") as said:
+        running = subprocess.Popen(
+            [*command, "run", str(job.folder), "--scheduler", scheduler],
+            cwd=tmp_path,
+            env=surroundings,
+            stdout=said,
+            stderr=said,
+        )
+        deadline = time.monotonic() + 120
+        while '"result"' not in (job.events_path.read_text() if job.events_path.is_file() else ""):
+            assert running.poll() is None, (tmp_path / "said.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert len(one_node_slurm.jobs(slurm)) == 2
+        subprocess.run([*command, "jobs", "cancel", str(job.folder)], cwd=tmp_path, env=surroundings, check=True)
+        running.wait(30)
+    assert job.state().status == "cancelled"
+    assert read_json(job.folder / "manifest.json")["seed"] == manifest.seed
+    deadline = time.monotonic() + 30
+    while one_node_slurm.jobs(slurm):
+        assert time.monotonic() < deadline, "SLURM jobs were left"
+        time.sleep(0.5)
+    assert run_job(Job.open(job.folder)).status == "finished"
