@@ -90,7 +90,8 @@ def unimatch(
     """Train a specialist (DINOv2 + DPT) by UniMatch v2 and label the unlabelled cases. Run again to resume."""
     from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
     from SSLSegLib.jobs.folder import Job
-    from SSLSegLib.jobs.unimatch import WORK, unimatch_manifest
+    from SSLSegLib.jobs.specialist import WORK
+    from SSLSegLib.jobs.unimatch import unimatch_manifest
 
     if guide is GuideChoice.vessa:
         _refuse_for_vessa(bank, method, device, workers, test_cases, size)

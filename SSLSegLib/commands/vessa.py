@@ -184,7 +184,7 @@ def guide(
     """Train a specialist by UniMatch v2 with VESSA as its guide (stage 2), and label the unlabelled cases by it."""
     from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
     from SSLSegLib.jobs.folder import Job
-    from SSLSegLib.jobs.unimatch import WORK
+    from SSLSegLib.jobs.specialist import WORK
     from SSLSegLib.jobs.vessa_guided import guided_manifest
     from SSLSegLib.unimatch.options import Prompting
     from SSLSegLib.vessa.guide import GuidedOptions

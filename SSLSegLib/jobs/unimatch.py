@@ -7,10 +7,8 @@ unimatch/slices/     prepared slices, while it trains       unimatch/processes/ 
 """
 
 import importlib.util
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -22,19 +20,14 @@ from SSLSegLib.jobs.inputs import cohort_inputs, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check_cases, label_cases, threads_here
 from SSLSegLib.jobs.manifest import InputFile, Manifest
+from SSLSegLib.jobs.specialist import is_trained, label_by_specialist
 from SSLSegLib.progress import Progress
 from SSLSegLib.unimatch.decisions import trained_on
-from SSLSegLib.unimatch.folders import RECORD, UniMatchFolder
+from SSLSegLib.unimatch.folders import UniMatchFolder
 from SSLSegLib.unimatch.options import UniMatchOptions
 from SSLSegLib.weights.store import weights_file
 
-if TYPE_CHECKING:
-    from SSLSegLib.unimatch.model import TrainedNetwork
-
-__all__ = ["KIND", "WORK", "GuideSource", "UniMatchParameters", "unimatch_manifest"]
-
-WORK = "unimatch"
-"""Folder of the training inside the job."""
+__all__ = ["KIND", "GuideSource", "UniMatchParameters", "unimatch_manifest"]
 
 
 class UniMatchParameters(CohortParameters):
@@ -136,59 +129,37 @@ def run(job: Job, progress: Progress) -> None:
     torch.set_num_threads(parameters.threads)
     cohort = parameters.loaded_cohort()
     cases = (*cohort.unlabelled, *(cohort.test if parameters.test_cases else ()))
-    trained = (UniMatchFolder(job.folder / WORK).model / RECORD).is_file()
-    label_cases(job, cohort, cases, _label, progress, prepared=trained)
+    label_cases(job, cohort, cases, _label, progress, prepared=is_trained(job))
 
 
 def _label(labelling: Labelling) -> None:
     import torch
 
-    from SSLSegLib.unimatch.predict import predict_cases
+    job = labelling.job
+    parameters: UniMatchParameters = job.manifest.checked_parameters()
 
-    parameters: UniMatchParameters = labelling.job.manifest.checked_parameters()
-    job, cohort, progress = labelling.job, labelling.cohort, labelling.progress
-    where = UniMatchFolder(job.folder / WORK)
+    def train_here(where: UniMatchFolder) -> None:
+        from SSLSegLib.unimatch.run import train
+
+        train(
+            labelling.cohort,
+            where.path,
+            parameters.options.model_copy(update={"seed": job.manifest.seed}),
+            guide_results={case_id: Path(folder) for case_id, folder in parameters.guide.folders.items()},
+            decisions=parameters.guide.decisions,
+            sam2=parameters.sam2,
+            device=parameters.devices,
+            workers=parameters.workers,
+            progress=labelling.progress,
+        )
+
     try:
-        model = _model(where, parameters) or _train(job, where, parameters, cohort, progress)
-        predict_cases(model, cohort, labelling.waiting(), labelling.keep, progress=progress)
+        label_by_specialist(labelling, parameters.devices[0], train_here)
     except torch.OutOfMemoryError as error:
         raise JobError(
             "The device has too little memory for this training.",
             remedy="Make a new job with a smaller --batch, --size or --preset, or on another device.",
         ) from error
-
-
-def _train(
-    job: Job, where: UniMatchFolder, parameters: UniMatchParameters, cohort: Cohort, progress: Progress
-) -> "TrainedNetwork":
-    from SSLSegLib.unimatch.run import train
-
-    train(
-        cohort,
-        where.path,
-        parameters.options.model_copy(update={"seed": job.manifest.seed}),
-        guide_results={case_id: Path(folder) for case_id, folder in parameters.guide.folders.items()},
-        decisions=parameters.guide.decisions,
-        sam2=parameters.sam2,
-        device=parameters.devices,
-        workers=parameters.workers,
-        progress=progress,
-    )
-    shutil.rmtree(where.slices, ignore_errors=True)
-    model = _model(where, parameters)
-    if model is None:
-        raise JobError(f"The model in {where.model} cannot be read.", remedy="Check the disk and run the job again.")
-    return model
-
-
-def _model(where: UniMatchFolder, parameters: UniMatchParameters) -> "TrainedNetwork | None":
-    """The trained model, once there is a whole one."""
-    from SSLSegLib.unimatch.model import load_model
-
-    try:
-        return load_model(where.model, parameters.devices[0])
-    except WeightsError:
-        return None
 
 
 def _encoder_file(path: str) -> Path:
