@@ -34,7 +34,7 @@ def made(inputs, tmp_path, monkeypatch):
     def not_run(job, **_):
         jobs.append(job)
 
-    monkeypatch.setattr("SSLSegLib.commands.tffs.run_in_terminal", not_run)
+    monkeypatch.setattr("SSLSegLib.commands.running.run_in_terminal", not_run)
     monkeypatch.setattr(demo, "_print_steps", lambda job, cohort: None)
 
     def call(*arguments):

@@ -53,8 +53,8 @@ def demo(
     Run again to resume. A finished run is shown again only if scans, settings, weights and software are the same.
     """
     from SSLSegLib.cases.phantoms import make_phantom_cohort
+    from SSLSegLib.commands.running import print_outputs, run_in_terminal
     from SSLSegLib.commands.shared import load_checked_cohort
-    from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
     from SSLSegLib.jobs.outcome import score_results
     from SSLSegLib.selftraining.options import SelfTrainingOptions
 

@@ -133,7 +133,7 @@ def show(job: JobArgument, events: Annotated[int, typer.Option(min=0, help="How 
 @app.command()
 def resume(job: JobArgument, cpu_if_needed: CpuIfNeededOption = False, scheduler: SchedulerOption = "local") -> None:
     """Run a job again from where it stands; finished cases are kept."""
-    from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
+    from SSLSegLib.commands.running import print_outputs, run_in_terminal
     from SSLSegLib.jobs.folder import Job
 
     opened = Job.open(job)

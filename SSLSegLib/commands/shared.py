@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUNDLED",
+    "BatchOption",
     "CohortArgument",
     "Commands",
     "CpuIfNeededOption",
@@ -42,6 +43,7 @@ __all__ = [
     "SceneOption",
     "SchedulerOption",
     "SeedOption",
+    "StepsOption",
     "ThreadsOption",
     "ThresholdOption",
     "TrainingPreset",
@@ -147,6 +149,8 @@ ThreadsOption = Annotated[
 DevicesOption = Annotated[
     list[str] | None, typer.Option("--device", help="auto, cpu, cuda:0 ...; several are used side by side.")
 ]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="Labelled, and as many unlabelled, slices a step.")]
 JobFolderOption = Annotated[
     Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")
 ]

@@ -1,10 +1,11 @@
 """``tffs``: pseudo-labels for every unlabelled case; ``run``: run or resume a job; ``expect``: leave one out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from SSLSegLib.commands.running import print_outputs, run_in_terminal, run_manifest
 from SSLSegLib.commands.shared import (
     BUNDLED,
     CohortArgument,
@@ -29,10 +30,7 @@ from SSLSegLib.commands.shared import (
     tffs_options,
 )
 
-if TYPE_CHECKING:
-    from SSLSegLib.jobs.folder import Job
-
-__all__ = ["expect", "print_outputs", "run", "run_in_terminal", "tffs"]
+__all__ = ["expect", "run", "tffs"]
 
 
 def tffs(
@@ -54,7 +52,6 @@ def tffs(
     scheduler: SchedulerOption = "local",
 ) -> None:
     """Pseudo-label every unlabelled case of a cohort, without any training (TFFS-MedSAM2)."""
-    from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.schedulers import is_local
     from SSLSegLib.jobs.tffs import tffs_manifest
 
@@ -64,10 +61,7 @@ def tffs(
     manifest = tffs_manifest(
         checked, weights, options, seed=seed, device=device, threads=threads, report=report, scene=scene
     )
-    job = Job.create(out, manifest)
-    job.scheduler, job.cpu_if_needed = scheduler, cpu_if_needed
-    run_in_terminal(job, checked=True)
-    print_outputs(job)
+    run_manifest(out, manifest, scheduler=scheduler, cpu_if_needed=cpu_if_needed)
 
 
 def run(
@@ -128,26 +122,3 @@ def expect(
     warning = reliability(len(scores))
     if warning:
         console.print(warning, style="yellow", highlight=False)
-
-
-def run_in_terminal(job: "Job", *, checked: bool = False) -> None:
-    """Run a job with progress bars; leave with exit code 3 where it was cancelled."""
-    from SSLSegLib.jobs.runner import EXIT_CODES, run_job
-    from SSLSegLib.jobs.terminal import TerminalProgress
-
-    with TerminalProgress(console) as progress:
-        state = run_job(job, progress, checked=checked)
-    if state.status == "cancelled":
-        console.print(f"Cancelled. Resume with: python -m SSLSegLib run {job.folder}", highlight=False)
-        raise typer.Exit(EXIT_CODES["cancelled"])
-
-
-def print_outputs(job: "Job") -> None:
-    """Say where the results lie."""
-    console.print(f"Results: {job.folder / 'results'}", soft_wrap=True, highlight=False)
-    for name, path in {
-        "Report": job.report / "report.html",
-        "Scene": job.folder / "scene.mrb",
-    }.items():
-        if path.exists():
-            console.print(f"{name}: {path}", soft_wrap=True, highlight=False)

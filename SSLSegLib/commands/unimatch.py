@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from SSLSegLib.commands.running import run_manifest
 from SSLSegLib.commands.shared import (
     BUNDLED,
+    BatchOption,
     CohortArgument,
     DevicesOption,
     JobFolderOption,
@@ -15,12 +17,11 @@ from SSLSegLib.commands.shared import (
     ResampleOption,
     SceneOption,
     SeedOption,
+    StepsOption,
     ThreadsOption,
     TrainingPreset,
-    console,
     load_checked_cohort,
 )
-from SSLSegLib.commands.vessa import Preset as VessaPreset
 from SSLSegLib.commands.vessa import guide as guided_by_vessa
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def unimatch(
     encoder: Annotated[
         Path | None, typer.Option(help="DINOv2 or UniMatch v2 weights (.pth, .safetensors) to start from.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Labelled, and as many unlabelled, slices a step.")] = None,
+    steps: StepsOption = None,
+    batch: BatchOption = None,
     size: Annotated[int | None, typer.Option(min=16, help="Side of a view in pixels, whole patches.")] = None,
     test_cases: Annotated[bool, typer.Option("--test-cases", help="Label the test cases too.")] = False,
     device: DevicesOption = None,
@@ -88,8 +89,6 @@ def unimatch(
     scene: SceneOption = True,
 ) -> None:
     """Train a specialist (DINOv2 + DPT) by UniMatch v2 and label the unlabelled cases. Run again to resume."""
-    from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
-    from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.specialist import WORK
     from SSLSegLib.jobs.unimatch import unimatch_manifest
 
@@ -101,7 +100,7 @@ def unimatch(
             out,
             model=vessa_model,
             sam2=sam2 or BUNDLED,
-            preset=VessaPreset(preset.value),
+            preset=preset,
             encoder=encoder,
             steps=steps,
             batch=batch,
@@ -138,10 +137,7 @@ def unimatch(
         report=report,
         scene=scene,
     )
-    job = Job.create(out, manifest)
-    run_in_terminal(job, checked=True)
-    print_outputs(job)
-    console.print(f"Model: {job.folder / WORK / 'model'}", soft_wrap=True, highlight=False)
+    run_manifest(out, manifest, model=f"{WORK}/model")
 
 
 def _refuse_for_vessa(

@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from SSLSegLib.commands.running import run_manifest
 from SSLSegLib.commands.shared import (
     BUNDLED,
+    BatchOption,
     CohortArgument,
     DeviceOption,
+    JobFolderOption,
     KeepAllOption,
+    ReportOption,
     ResampleOption,
+    SceneOption,
     SeedOption,
+    StepsOption,
     ThreadsOption,
+    TrainingPreset,
     console,
     load_checked_cohort,
 )
@@ -37,6 +44,10 @@ WITHOUT_VLM = (
 ModelOption = Annotated[
     Path | None, typer.Option(help="Folder of a trained VESSA. Without it: --sam2 in the mode 'without VLM'.")
 ]
+BankOption = Annotated[Path, typer.Option("--bank", help="Folder of the template bank (see `vessa bank`).")]
+WithoutVlmOption = Annotated[
+    bool, typer.Option("--without-vlm", help="Run a trained VESSA without its language model.")
+]
 
 
 class Templates(StrEnum):
@@ -45,14 +56,6 @@ class Templates(StrEnum):
     mean = "mean"
     sample = "sample"
     best = "best"
-
-
-class Preset(StrEnum):
-    """How long and how large the specialist's training is."""
-
-    quick = "quick"
-    standard = "standard"
-    paper = "paper"
 
 
 @app.command()
@@ -94,13 +97,11 @@ def bank(
 @app.command()
 def segment(
     cohort: CohortArgument,
-    templates: Annotated[Path, typer.Option("--bank", help="Folder of the template bank (see `vessa bank`).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")],
+    templates: BankOption,
+    out: JobFolderOption,
     model: ModelOption = None,
     sam2: Sam2Option = BUNDLED,
-    without_vlm: Annotated[
-        bool, typer.Option("--without-vlm", help="Run a trained VESSA without its language model.")
-    ] = False,
+    without_vlm: WithoutVlmOption = False,
     dino: DinoOption = None,
     use: Annotated[
         Templates, typer.Option(help="mean over the candidates, one sampled as in the paper, or the best.")
@@ -116,12 +117,10 @@ def segment(
     seed: SeedOption = 42,
     threads: ThreadsOption = None,
     resample_labels: ResampleOption = False,
-    report: Annotated[bool, typer.Option(help="Write tables and pictures.")] = True,
-    scene: Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")] = True,
+    report: ReportOption = True,
+    scene: SceneOption = True,
 ) -> None:
     """Pseudo-label every unlabelled case of a cohort by VESSA."""
-    from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
-    from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.vessa import vessa_manifest
     from SSLSegLib.vessa.options import VessaOptions
 
@@ -150,40 +149,34 @@ def segment(
         report=report,
         scene=scene,
     )
-    job = Job.create(out, manifest)
-    run_in_terminal(job, checked=True)
-    print_outputs(job)
+    run_manifest(out, manifest)
 
 
 @app.command()
 def guide(
     cohort: CohortArgument,
-    templates: Annotated[Path, typer.Option("--bank", help="Folder of the template bank (see `vessa bank`).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The job folder: new, or of the same job to resume it.")],
+    templates: BankOption,
+    out: JobFolderOption,
     model: ModelOption = None,
     sam2: Sam2Option = BUNDLED,
-    without_vlm: Annotated[
-        bool, typer.Option("--without-vlm", help="Run a trained VESSA without its language model.")
-    ] = False,
+    without_vlm: WithoutVlmOption = False,
     dino: DinoOption = None,
-    preset: Annotated[Preset, typer.Option(help="Of UniMatch v2, see `unimatch`.")] = Preset.quick,
+    preset: Annotated[TrainingPreset, typer.Option(help="Of UniMatch v2, see `unimatch`.")] = TrainingPreset.quick,
     encoder: Annotated[
         Path | None, typer.Option(help="DINOv2 or UniMatch v2 weights for the specialist to start from.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Labelled, and as many unlabelled, slices a step.")] = None,
+    steps: StepsOption = None,
+    batch: BatchOption = None,
     feedback: Annotated[bool, typer.Option(help="Prompt VESSA with the teacher's prediction.")] = True,
     start: Annotated[float, typer.Option(min=0, max=1, help="Part of the training before the feedback begins.")] = 0.25,
     device: DeviceOption = "auto",
     seed: SeedOption = 42,
     threads: ThreadsOption = None,
     resample_labels: ResampleOption = False,
-    report: Annotated[bool, typer.Option(help="Write tables and pictures.")] = True,
-    scene: Annotated[bool, typer.Option(help="Write an MRML scene for 3D Slicer.")] = True,
+    report: ReportOption = True,
+    scene: SceneOption = True,
 ) -> None:
     """Train a specialist by UniMatch v2 with VESSA as its guide (stage 2), and label the unlabelled cases by it."""
-    from SSLSegLib.commands.tffs import print_outputs, run_in_terminal
-    from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.specialist import WORK
     from SSLSegLib.jobs.vessa_guided import guided_manifest
     from SSLSegLib.unimatch.options import Prompting
@@ -216,10 +209,7 @@ def guide(
         report=report,
         scene=scene,
     )
-    job = Job.create(out, manifest)
-    run_in_terminal(job, checked=True)
-    print_outputs(job)
-    console.print(f"Model: {job.folder / WORK / 'model'}", soft_wrap=True, highlight=False)
+    run_manifest(out, manifest, model=f"{WORK}/model")
 
 
 def _with_accepted(made: Any, cohort: Any, job: Path, features: "Features", per_class: int | None) -> Any:

@@ -1,0 +1,66 @@
+"""Jobs run from a terminal: with progress bars, and a word at the end on where everything lies."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from SSLSegLib.commands.shared import console
+
+if TYPE_CHECKING:
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.manifest import Manifest
+
+__all__ = ["print_outputs", "run_in_terminal", "run_manifest"]
+
+
+def run_manifest(
+    out: Path,
+    manifest: "Manifest",
+    *,
+    scheduler: str = "local",
+    cpu_if_needed: bool = False,
+    model: str | None = None,
+) -> None:
+    """Make the job of a manifest whose cases have just been checked, or come back to it, and run it to its end.
+
+    Args:
+        out: The job folder.
+        manifest: What to do.
+        scheduler, cpu_if_needed: Where, see :class:`~SSLSegLib.jobs.folder.Job`.
+        model: Folder in the job of the network that it trains, to be named at the end.
+
+    Raises:
+        SSLSegError: The folder holds another job, or the run fails.
+    """
+    from SSLSegLib.jobs.folder import Job
+
+    job = Job.create(out, manifest)
+    job.scheduler, job.cpu_if_needed = scheduler, cpu_if_needed
+    run_in_terminal(job, checked=True)
+    print_outputs(job)
+    if model is not None:
+        console.print(f"Model: {job.folder / model}", soft_wrap=True, highlight=False)
+
+
+def run_in_terminal(job: "Job", *, checked: bool = False) -> None:
+    """Run a job with progress bars; leave with exit code 3 where it was cancelled."""
+    from SSLSegLib.jobs.runner import EXIT_CODES, run_job
+    from SSLSegLib.jobs.terminal import TerminalProgress
+
+    with TerminalProgress(console) as progress:
+        state = run_job(job, progress, checked=checked)
+    if state.status == "cancelled":
+        console.print(f"Cancelled. Resume with: python -m SSLSegLib run {job.folder}", highlight=False)
+        raise typer.Exit(EXIT_CODES["cancelled"])
+
+
+def print_outputs(job: "Job") -> None:
+    """Say where the results lie."""
+    console.print(f"Results: {job.folder / 'results'}", soft_wrap=True, highlight=False)
+    for name, path in {
+        "Report": job.report / "report.html",
+        "Scene": job.folder / "scene.mrb",
+    }.items():
+        if path.exists():
+            console.print(f"{name}: {path}", soft_wrap=True, highlight=False)
