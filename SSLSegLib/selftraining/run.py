@@ -27,7 +27,6 @@ from SSLSegLib.selftraining.dataset import (
     result_folders,
     write_corrected,
 )
-from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.folders import RoundFolder, WorkFolder
 from SSLSegLib.selftraining.folds import assign_folds, splits
 from SSLSegLib.selftraining.follow import Follower
@@ -35,9 +34,10 @@ from SSLSegLib.selftraining.options import SelfTrainingOptions
 from SSLSegLib.selftraining.plan import PlanSpec
 from SSLSegLib.selftraining.relabel import build_training_set
 from SSLSegLib.selftraining.report import RoundReport, RoundRoles, read_report, write_report
+from SSLSegLib.selftraining.settings import check_settings
 from SSLSegLib.selftraining.train_fold import FoldSpec
 
-__all__ = ["How", "Run", "Trainer", "other_settings"]
+__all__ = ["How", "Run", "Trainer"]
 
 Trainer = Callable[[Sequence[Child], Sequence[str], Path, Events], None]
 """Trains folds as :func:`~SSLSegLib.selftraining.children.run_children` does, here or elsewhere."""
@@ -91,7 +91,7 @@ class Run:
         work = WorkFolder(Path(folder).resolve())
         interpreter = interpreter or real_interpreter()
         where = result_folders(cohort, results)
-        _check_settings(work, cohort, options)
+        check_settings(work, cohort, options)
         if not work.planned.is_file():
             export_dataset(work, cohort, where, progress)
             _plan(work, options, interpreter, progress)
@@ -244,37 +244,6 @@ class Run:
                 changes[case] = compare_labels(target.labels / f"{key}.nii.gz", array, len(self.cohort.classes))
                 self.progress("result", case=case, round=target.name, dice=changes[case].dice)
         return changes
-
-
-def other_settings(work: WorkFolder, cohort: Cohort, options: SelfTrainingOptions) -> list[str]:
-    """In what the run of a folder differs from this one; nothing where it is this one or there is none."""
-    if not work.settings.is_file():
-        return []
-    there = json.loads(work.settings.read_text(encoding="utf-8"))
-    ours = json.loads(json.dumps(_settings(cohort, options)))
-    return [name for name, value in ours.items() if there.get(name) != value]
-
-
-def _settings(cohort: Cohort, options: SelfTrainingOptions) -> dict[str, object]:
-    """What a run depends on."""
-    return {
-        "schema_version": 1,
-        "options": options.what(),
-        "classes": [[each.value, each.name] for each in cohort.classes],
-        "labelled": sorted(case.id for case in cohort.labelled),
-        "unlabelled": sorted(case.id for case in cohort.unlabelled),
-    }
-
-
-def _check_settings(work: WorkFolder, cohort: Cohort, options: SelfTrainingOptions) -> None:
-    """Write down what the run depends on; refuse to mix two runs in a folder."""
-    if other := other_settings(work, cohort, options):
-        raise SelfTrainingError(
-            f"{work.path} holds a self-training run with other {', '.join(other)}.",
-            remedy="Choose another folder, or give the same options; nothing was changed.",
-        )
-    if not work.settings.is_file():
-        write_json(work.settings, _settings(cohort, options))
 
 
 def _plan(work: WorkFolder, options: SelfTrainingOptions, interpreter: Path, progress: Progress) -> None:

@@ -16,7 +16,7 @@ from SSLSegLib.selftraining import rounds
 from SSLSegLib.selftraining.folders import WorkFolder
 from SSLSegLib.selftraining.options import SelfTrainingOptions
 from SSLSegLib.selftraining.report import Outcome
-from SSLSegLib.selftraining.run import _check_settings
+from SSLSegLib.selftraining.settings import check_settings
 
 
 class FakeTraining:
@@ -29,7 +29,7 @@ class FakeTraining:
         monkeypatch.setattr(rounds, "train_labelled_only", self.train_labelled_only)
 
     def self_train(self, cohort, results, work, options, **how):
-        _check_settings(WorkFolder(work), cohort, options)
+        check_settings(WorkFolder(work), cohort, options)
         self.asked.append(("rounds", work.name, options, sorted(results)))
         for number in range(1, self.rounds + 1):
             WorkFolder(work).round(number).report.parent.mkdir(parents=True, exist_ok=True)
