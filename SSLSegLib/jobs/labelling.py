@@ -122,7 +122,7 @@ class Labelling:
         Raises:
             JobError: The disk may not hold it.
         """
-        from SSLSegLib.jobs.estimate import require_disk
+        from SSLSegLib.jobs.room import require_disk
         from SSLSegLib.pseudolabels.storage import save_pseudo_label
 
         label = dataclasses.replace(label, provenance={**label.provenance, "date": self.job.manifest.created})

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs, require_room
+from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs
 from SSLSegLib.jobs.manifest import Manifest
 from SSLSegLib.jobs.retry import Attempt, retry_smaller
+from SSLSegLib.jobs.room import require_room
 from SSLSegLib.progress import Progress
 
 if TYPE_CHECKING:

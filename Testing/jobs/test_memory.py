@@ -7,10 +7,11 @@ from small_job import contents
 
 from SSLSegLib.errors import JobError
 from SSLSegLib.jobs import segmenting
-from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs, require_disk, require_room
+from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs
 from SSLSegLib.jobs.events import read_events
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.retry import Attempt, is_out_of_memory, retry_smaller, smaller
+from SSLSegLib.jobs.room import require_disk, require_room
 from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.progress import silent
 from SSLSegLib.pseudolabels.storage import load_pseudo_label
