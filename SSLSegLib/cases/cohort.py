@@ -1,9 +1,11 @@
 """A cohort: which cases there are, what each may be used for, and which classes are segmented in which images."""
 
+import difflib
 import os
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -11,6 +13,9 @@ from SSLSegLib.cases.case import Case, Role, Window, is_absolute, is_safe_id
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.errors import CohortError
 from SSLSegLib.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["SCHEMA_VERSION", "Case", "Cohort", "Role", "Window", "is_safe_id"]
 
@@ -84,7 +89,10 @@ class Cohort(BaseModel):
         for case in self.cases:
             if case.id == case_id:
                 return case
-        raise CohortError(f"There is no case '{case_id}' in cohort '{self.name}'.")
+        raise CohortError(
+            f"There is no case '{case_id}' in cohort '{self.name}'.",
+            remedy=f"Use one of: {shorten(', '.join(case.id for case in self.cases), 200)}.",
+        )
 
     def class_values(self) -> tuple[int, ...]:
         """Label values in the order of the classes."""
@@ -190,8 +198,13 @@ class Cohort(BaseModel):
         return cohort
 
     @classmethod
-    def from_dict(cls, content: Any, folder: Path | str) -> Self:
+    def from_dict(cls, content: Any, folder: Path | str, *, source: str = "The cohort") -> Self:
         """From parsed JSON, paths relative to ``folder``.
+
+        Args:
+            content: What was parsed.
+            folder: What paths are relative to.
+            source: How an error names it.
 
         Raises:
             CohortError: Where it is not a cohort of this version, saying which field is wrong.
@@ -209,7 +222,7 @@ class Cohort(BaseModel):
         try:
             return cls.model_validate(content).at(folder)
         except ValidationError as error:
-            raise CohortError(f"The cohort is not valid: {_in_words(error, content)}.", remedy=_WRITE_ONE) from None
+            raise CohortError(f"{source} is not valid: {_in_words(error, content)}.", remedy=_WRITE_ONE) from None
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -227,7 +240,7 @@ class Cohort(BaseModel):
             raise CohortError(f"There is no cohort file {path}.", remedy=_WRITE_ONE) from None
         except (OSError, ValueError) as error:
             raise CohortError(f"{path} cannot be read as JSON: {error}.", remedy=_WRITE_ONE) from None
-        return cls.from_dict(content, path.parent)
+        return cls.from_dict(content, path.parent, source=str(path))
 
 
 _WRITE_ONE = "correct the file, or write one with 'python -m SSLSegLib cohort init FOLDER'."
@@ -245,9 +258,24 @@ def _in_words(error: ValidationError, content: dict[str, Any]) -> str:
     said = []
     for one in error.errors()[:4]:
         where = ".".join(str(part) for part in one["loc"])
-        said.append(f"{where}{_case_named(one['loc'], content)}: {one['msg']}" if where else one["msg"])
+        problem = _plainly(one)
+        said.append(f"{where}{_case_named(one['loc'], content)}: {problem}" if where else problem)
     more = error.error_count() - len(said)
     return "; ".join(said).replace("Value error, ", "") + (f"; and {more} more" if more else "")
+
+
+def _plainly(error: "ErrorDetails") -> str:
+    """What pydantic says, for people who write JSON and no Python."""
+    if error["type"] == "missing":
+        return "it is missing"
+    if error["type"] == "tuple_type":
+        return "a list is expected, in square brackets"
+    if error["type"] != "extra_forbidden":
+        return error["msg"]
+    *parents, name = error["loc"]
+    model = {"cases": Case, "classes": SegmentClass, "window": Window}.get(str(parents[0]) if parents else "", Cohort)
+    meant = difflib.get_close_matches(str(name), model.model_fields, n=1)
+    return "there is no such field" + (f"; is '{meant[0]}' meant?" if meant else "")
 
 
 def _case_named(location: tuple[int | str, ...], content: dict[str, Any]) -> str:

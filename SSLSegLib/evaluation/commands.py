@@ -18,7 +18,8 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="A job folder, or a folder of label files.")],
     labels: Annotated[Path, typer.Argument(help="cohort.json, or a folder of label files with the same names.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the report. Default: PREDICTIONS/evaluation.")
+        Path | None,
+        typer.Option("--out", "--output", "-o", help="Folder for the report. Default: PREDICTIONS/evaluation."),
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="What to score, such as 1=liver,2=spleen. Default: from the cohort or files.")
@@ -42,7 +43,7 @@ def evaluate(
     output = output or predictions / "evaluation"
     if output.is_dir() and any(output.iterdir()) and not (output / "report.html").is_file():
         raise SSLSegError(
-            f"The output folder {output} holds other files.", remedy="Name a new folder with --output, or empty it."
+            f"The output folder {output} holds other files.", remedy="Name a new folder with --out, or empty it."
         )
     evaluation = evaluate_folder(
         predictions,
@@ -98,7 +99,7 @@ def parse_classes(text: str) -> tuple[SegmentClass, ...]:
     """
     found = {}
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,3})\s*(?:=\s*(.+?)\s*)?", part)
+        match = re.fullmatch(r"\s*(\d{1,3})\s*(?:=\s*([^=;]+?)\s*)?", part)
         value = int(match[1]) if match else 0
         if not 1 <= value <= 255 or value in found:
             raise SSLSegError(

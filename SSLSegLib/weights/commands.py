@@ -31,7 +31,8 @@ _VERDICTS = {
 def list_weights(folder: _Folder = None) -> None:
     """Show the catalogue and what is on this machine."""
     table = Table(title="Weights", caption=f"Folder: {_folders(folder)}")
-    for column in ("name", "for", "size", "licence", "here"):
+    table.add_column("name", no_wrap=True)  # to be copied
+    for column in ("for", "size", "licence", "here"):
         table.add_column(column, overflow="fold")
     for entry in load_catalogue().values():
         here = "[green]yes[/]" if _location(entry, folder) else "no"

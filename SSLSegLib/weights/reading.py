@@ -93,7 +93,10 @@ def _refuse_lookalikes(path: Path, head: bytes) -> None:
             f"{path} is a Git LFS pointer, not the weights themselves.", remedy="Run `git lfs pull`, or download it."
         )
     if path.suffix != ".safetensors" and not head.startswith((b"PK\x03\x04", b"\x80")):  # zip, or torch before 1.6
-        raise WeightsError(f"{path} is no file of weights: it is neither torch's format nor safetensors.")
+        raise WeightsError(
+            f"{path} is no file of weights: it is neither torch's format nor safetensors.",
+            remedy="Name a file of weights, or a name that `weights list` shows.",
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -81,12 +81,22 @@ def test_a_cohort_saved_elsewhere_names_the_same_files(tmp_path):
         ({"cases": [case(images=[])]}, "images"),
         ({"cases": [case(role="labelled")]}, "case 'x' is labelled but names no label"),
         ({"cases": [case(label="x.nii.gz")]}, "'reference'"),
-        ({"cases": [case(extra=1)]}, "case 'x'.*[Ee]xtra"),
+        ({"cases": [case(extra=1)]}, "case 'x'.*no such field"),
+        ({"cases": [case(imags=["x.nii.gz"])]}, "case 'x'.*no such field; is 'images' meant"),
+        ({"modalty": "MR"}, "modalty: there is no such field; is 'modality' meant"),
+        ({"classes": [{"value": 1}]}, "classes.0.name: it is missing"),
+        ({"cases": [case(images="x.nii.gz")]}, "images.*a list is expected"),
     ],
 )
 def test_a_wrong_cohort_is_refused_saying_what_is_wrong(changes, said, tmp_path):
     with pytest.raises(CohortError, match=said):
         Cohort.from_dict(content(**changes), tmp_path)
+
+
+def test_a_wrong_cohort_file_is_named(tmp_path):
+    (tmp_path / "mine.json").write_text(json.dumps(content(surprise=1)))
+    with pytest.raises(CohortError, match=r"mine\.json is not valid"):
+        Cohort.load(tmp_path / "mine.json")
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "\x00"])

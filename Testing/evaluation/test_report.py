@@ -161,7 +161,7 @@ def command():
 
 
 def test_the_command_prints_a_table_and_writes_tables_and_report(job, command):
-    result = command(job.folder, job.folder / "cohort.json", "--output", job.folder / "out")
+    result = command(job.folder, job.folder / "cohort.json", "--out", job.folder / "out")
     assert result.exit_code == 0, result.output
     assert "0.857" in result.output
     assert "not scored, no reference: unknown" in result.output
@@ -196,6 +196,6 @@ def test_classes_on_the_command_line():
         (1, "left atrium"),
         (2, "label 2"),
     ]
-    for wrong in ("liver", "0=x", "1=a,1=b", "300=x"):
+    for wrong in ("liver", "0=x", "1=a,1=b", "300=x", "1=a;2=b"):
         with pytest.raises(SSLSegError, match="no class"):
             parse_classes(wrong)
