@@ -15,6 +15,7 @@ from SSLSegLib.unimatch.options import UniMatchOptions
 from SSLSegLib.unimatch.slices import SliceStack
 from SSLSegLib.unimatch.views import (
     VIEWS,
+    Origin,
     WeakView,
     draw_cutmix_box,
     draw_weak_view,
@@ -38,6 +39,7 @@ class Batch:
         ignore: bool (U, S, S), outside the slice.
         boxes: Two of bool (U, S, S), for CutMix.
         guide: float (U, classes, S, S), a stored guide's probabilities in the weak views; None without.
+        origins: Where each of the U views comes from.
     """
 
     images: torch.Tensor
@@ -47,6 +49,7 @@ class Batch:
     ignore: torch.Tensor | None = None
     boxes: tuple[torch.Tensor, torch.Tensor] | None = None
     guide: torch.Tensor | None = None
+    origins: tuple[Origin, ...] | None = None
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
@@ -86,13 +89,14 @@ class StepBatches(Dataset):
         batch = {"images": torch.stack(images), "labels": torch.stack(labels)}
         if self.options.uses_unlabelled:
             drawn = [self._unlabelled_views(rng) for _ in range(self.options.batch)]
-            weak, first, second, ignore, box_1, box_2, guide = zip(*drawn, strict=True)
+            weak, first, second, ignore, box_1, box_2, guide, origins = zip(*drawn, strict=True)
             batch |= {
                 "weak": torch.stack(weak),
                 "strong": (torch.stack(first), torch.stack(second)),
                 "ignore": torch.stack(ignore),
                 "boxes": (torch.stack(box_1), torch.stack(box_2)),
                 "guide": None if guide[0] is None else torch.stack(guide),
+                "origins": origins,
             }
         return Batch(**batch)
 
@@ -116,7 +120,8 @@ class StepBatches(Dataset):
         return stack, int(rng.integers(len(stack.image))), None
 
     def _unlabelled_views(self, rng: np.random.Generator) -> tuple:
-        stack = self.unlabelled[rng.integers(len(self.unlabelled))]
+        case = int(rng.integers(len(self.unlabelled)))
+        stack = self.unlabelled[case]
         slice_ = int(rng.integers(len(stack.image)))
         view = self._weak(rng, stack, None)
         weak = _picture(stack, slice_, view)
@@ -125,7 +130,7 @@ class StepBatches(Dataset):
         guide = None
         if stack.guide is not None:
             guide = warp(torch.from_numpy(stack.guide[:, slice_].astype(np.float32) / 255), view)
-        return weak, *strong, outside(view, stack.shape), *boxes, guide
+        return weak, *strong, outside(view, stack.shape), *boxes, guide, Origin(case, slice_, view, stack.shape)
 
     def _weak(self, rng: np.random.Generator, stack: SliceStack, focus: tuple[int, int] | None) -> WeakView:
         return draw_weak_view(rng, self.rules, stack.shape, stack.pixel, self.options.size, focus)

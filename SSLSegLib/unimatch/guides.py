@@ -18,6 +18,7 @@ from SSLSegLib.pseudolabels.storage import load_pseudo_label
 from SSLSegLib.unimatch.decisions import guide_folder, guide_folders
 from SSLSegLib.unimatch.options import Prompting
 from SSLSegLib.unimatch.slices import GuideMaps
+from SSLSegLib.unimatch.views import Origin
 
 __all__ = ["Guide", "GuideRequest", "Sam2Guide", "StoredGuide", "pseudo_label_maps", "with_background"]
 
@@ -34,6 +35,7 @@ class GuideRequest:
         stored: (U, classes, S, S) of a stored guide, warped into the views; None without.
         fraction: Part of the training that is done, t / T.
         rng: For random prompts.
+        origins: Where the views come from, for guides that look at whole slices; None where nothing is known of it.
     """
 
     images: torch.Tensor
@@ -41,6 +43,7 @@ class GuideRequest:
     stored: torch.Tensor | None
     fraction: float
     rng: np.random.Generator
+    origins: Sequence[Origin] | None = None
 
 
 class Guide(Protocol):

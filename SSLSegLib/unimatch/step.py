@@ -160,6 +160,7 @@ class _Step:
             stored=self.batch.guide,
             fraction=self.step / self.options.steps,
             rng=named_rng(self.options.seed, "guide", self.step, self.rank),
+            origins=self.batch.origins,
         )
         return self.guide(request)
 

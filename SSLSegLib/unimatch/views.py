@@ -15,6 +15,7 @@ from SSLSegLib.cases.frames import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = [
     "VIEWS",
+    "Origin",
     "ViewRules",
     "WeakView",
     "cutmix",
@@ -83,6 +84,23 @@ class WeakView:
     matrix: np.ndarray
     offset: np.ndarray
     size: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an unlabelled view comes from, for a guide that looks at whole slices.
+
+    Args:
+        case: Its place among the unlabelled cases.
+        slice: Index of the slice.
+        view: What was cut out of it.
+        shape: Rows and columns of the slice.
+    """
+
+    case: int
+    slice: int
+    view: WeakView
+    shape: tuple[int, int]
 
 
 def draw_weak_view(

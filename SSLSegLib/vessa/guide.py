@@ -75,8 +75,8 @@ class VessaGuide(Sam2Guide):
 
     @torch.no_grad()
     def __call__(self, request: GuideRequest) -> torch.Tensor:
-        """Class probabilities in the views; ``request.stored`` holds the views' places."""
-        places = Places.of(request.stored)
+        """Class probabilities in the views, whose origins the request must tell."""
+        places = Places.of(request.origins, request.prediction.device)
         prediction = request.prediction.float()
         asked, which = self._draw(places, request.rng)
         told = self._seen_by_teacher(prediction, asked, which, request.fraction)
@@ -168,8 +168,6 @@ def make_vessa_guide(
     progress: Progress = silent,
 ) -> VessaGuide:
     """The guide of a training on the unlabelled cases of a cohort.
-
-    It needs batches that say where their views lie: :class:`~SSLSegLib.vessa.places.LocatedBatches`.
 
     Args:
         cohort: As the training sees it: the order of its unlabelled cases counts.

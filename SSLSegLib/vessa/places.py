@@ -1,33 +1,16 @@
 """Where a view lies in its slice, and maps carried from frames of SAM2 to views and back."""
 
-import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from SSLSegLib.unimatch.data import StepBatches
-from SSLSegLib.unimatch.views import WeakView
+from SSLSegLib.unimatch.views import Origin
 
-__all__ = ["LocatedBatches", "Places"]
-
-
-class LocatedBatches(StepBatches):
-    """Batches that say where their unlabelled views come from, in the field that a stored guide's maps would have.
-
-    The draws of a view are repeated from the same state of the generator: which case, which slice, which view.
-    """
-
-    def _unlabelled_views(self, rng: np.random.Generator) -> tuple:
-        before = copy.deepcopy(rng)
-        *views, _ = super()._unlabelled_views(rng)
-        case = int(before.integers(len(self.unlabelled)))
-        stack = self.unlabelled[case]
-        slice_ = int(before.integers(len(stack.image)))
-        view = self._weak(before, stack, None)
-        return (*views, Places.row(case, slice_, view, stack.shape))
+__all__ = ["Places"]
 
 
 @dataclass(frozen=True)
@@ -50,22 +33,20 @@ class Places:
     shapes: torch.Tensor
     size: int
 
-    @staticmethod
-    def row(case: int, slice_: int, view: WeakView, shape: tuple[int, int]) -> torch.Tensor:
-        """One view as numbers."""
-        numbers = [case, slice_, *view.matrix.ravel(), *view.offset, *shape, view.size]
-        return torch.tensor([float(each) for each in numbers], dtype=torch.float32)
-
     @classmethod
-    def of(cls, rows: torch.Tensor) -> Self:
-        """Views from their numbers, (U, 11)."""
+    def of(cls, origins: Sequence[Origin], device: torch.device | str = "cpu") -> Self:
+        """Places of views of one size."""
+
+        def stacked(arrays: Sequence[Any]) -> torch.Tensor:
+            return torch.tensor(np.stack(arrays), dtype=torch.float32, device=device)
+
         return cls(
-            cases=tuple(int(each) for each in rows[:, 0].tolist()),
-            slices=tuple(int(each) for each in rows[:, 1].tolist()),
-            matrices=rows[:, 2:6].reshape(-1, 2, 2),
-            offsets=rows[:, 6:8],
-            shapes=rows[:, 8:10],
-            size=int(rows[0, 10]),
+            cases=tuple(each.case for each in origins),
+            slices=tuple(each.slice for each in origins),
+            matrices=stacked([each.view.matrix for each in origins]),
+            offsets=stacked([each.view.offset for each in origins]),
+            shapes=stacked([each.shape for each in origins]),
+            size=origins[0].view.size,
         )
 
     def to_views(self, maps: torch.Tensor, which: list[int]) -> torch.Tensor:

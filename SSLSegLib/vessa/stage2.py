@@ -6,6 +6,7 @@ from typing import Any
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.cases.reading import read_volume
 from SSLSegLib.progress import Progress, silent
+from SSLSegLib.unimatch.data import StepBatches
 from SSLSegLib.unimatch.model import save_model
 from SSLSegLib.unimatch.run import UniMatchFolder
 from SSLSegLib.unimatch.slices import StackBuilder, cohort_pixel_mm
@@ -13,7 +14,6 @@ from SSLSegLib.unimatch.train import Trainer
 from SSLSegLib.vessa.features import Features
 from SSLSegLib.vessa.guide import GuidedOptions, make_vessa_guide
 from SSLSegLib.vessa.options import VessaOptions
-from SSLSegLib.vessa.places import LocatedBatches
 from SSLSegLib.vessa.saving import LoadedVessa
 from SSLSegLib.vessa.templates import TemplateBank
 
@@ -73,7 +73,7 @@ def train_guided(
     )
     trainer = Trainer(
         where.training,
-        LocatedBatches(labelled, unlabelled, options),
+        StepBatches(labelled, unlabelled, options),
         len(cohort.classes) + 1,
         options,
         guide,

@@ -36,6 +36,7 @@ from SSLSegLib.cases.reading import read_label
 from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.evaluation.scores import score_case
 from SSLSegLib.files import write_json
+from SSLSegLib.unimatch.data import StepBatches
 from SSLSegLib.unimatch.options import PRESETS
 from SSLSegLib.unimatch.slices import StackBuilder
 from SSLSegLib.unimatch.train import Trainer
@@ -48,7 +49,6 @@ from SSLSegLib.vessa.inputs import LiveInputs
 from SSLSegLib.vessa.model import build_vessa
 from SSLSegLib.vessa.options import TrainingOptions, VessaOptions
 from SSLSegLib.vessa.pairs import prepare_data
-from SSLSegLib.vessa.places import LocatedBatches
 from SSLSegLib.vessa.saving import LoadedVessa, load_vessa, without_language
 from SSLSegLib.vessa.segment import segment_cohort
 from SSLSegLib.vessa.slices import CohortSlices
@@ -247,7 +247,7 @@ def cost(arguments: argparse.Namespace) -> None:
                 guide = make_vessa_guide(
                     *(cohort, vessa, bank, features, folder / "cache"), prompting=prompting, cached="cached" in name
                 )
-            trainer = Trainer(folder / name, LocatedBatches(*stacks, options), len(CLASSES) + 1, options, guide)
+            trainer = Trainer(folder / name, StepBatches(*stacks, options), len(CLASSES) + 1, options, guide)
             trainer.student.train()
             times = []
             for step in range(arguments.steps + 2):

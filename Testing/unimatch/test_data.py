@@ -8,6 +8,7 @@ from tiny import make_cohort, tiny_options, truth_of
 from SSLSegLib.unimatch.data import StepBatches
 from SSLSegLib.unimatch.losses import IGNORE
 from SSLSegLib.unimatch.slices import StackBuilder, cohort_pixel_mm, colours
+from SSLSegLib.unimatch.views import outside, warp
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,22 @@ def test_a_class_that_most_slices_lack_is_seen_as_often_as_the_others(cohort, tm
 
     assert share(1.0) > 0.4
     assert share(0.0) < 0.35
+
+
+def test_the_origin_of_a_view_cuts_the_same_view_again(cohort, tmp_path):
+    drawn = batches(cohort, tmp_path)
+    cases = set()
+    for step in range(4):
+        batch = drawn[step].to("cpu")
+        assert len(batch.origins) == len(batch.weak)
+        for origin, weak, ignore in zip(batch.origins, batch.weak, batch.ignore, strict=True):
+            stack = drawn.unlabelled[origin.case]
+            picture = torch.from_numpy(stack.image[origin.slice].astype(np.float32)).movedim(-1, 0)
+            assert torch.equal(warp(picture, origin.view).round().byte().movedim(0, -1), weak)
+            assert torch.equal(outside(origin.view, origin.shape), ignore)
+            assert origin.shape == stack.shape
+            cases.add(origin.case)
+    assert len(cases) > 1
 
 
 def test_the_guide_is_warped_like_the_weak_view(cohort, tmp_path):

@@ -12,16 +12,17 @@ from tiny import CLASSES, NETWORK, make_cohort
 from tiny_vessa import tiny_vessa
 
 from SSLSegLib.errors import CohortError, JobError
+from SSLSegLib.unimatch.data import StepBatches
 from SSLSegLib.unimatch.guides import GuideRequest, with_background
 from SSLSegLib.unimatch.options import Prompting
 from SSLSegLib.unimatch.slices import StackBuilder
-from SSLSegLib.unimatch.views import VIEWS, draw_weak_view, outside, warp
+from SSLSegLib.unimatch.views import VIEWS, Origin, draw_weak_view, outside, warp
 from SSLSegLib.vessa.cache import CachedInputs, build_cache, cache_bytes
 from SSLSegLib.vessa.features import Sam2Features
 from SSLSegLib.vessa.guide import GuidedOptions, VessaGuide, make_vessa_guide
 from SSLSegLib.vessa.inputs import LiveInputs, Place
 from SSLSegLib.vessa.options import VessaOptions
-from SSLSegLib.vessa.places import LocatedBatches, Places
+from SSLSegLib.vessa.places import Places
 from SSLSegLib.vessa.saving import LoadedVessa
 from SSLSegLib.vessa.slices import CohortSlices
 from SSLSegLib.vessa.stage2 import train_guided
@@ -65,7 +66,7 @@ def live(cohort, parts):
 @pytest.fixture(scope="module")
 def batches(cohort, tmp_path_factory):
     builder = StackBuilder(cohort, tmp_path_factory.mktemp("stacks"), 1.0)
-    return LocatedBatches(builder.build(cohort.labelled), builder.build(cohort.unlabelled), options())
+    return StepBatches(builder.build(cohort.labelled), builder.build(cohort.unlabelled), options())
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -80,32 +81,7 @@ def request_of(batch, *, fraction=0.0, seed=0):
     draw = torch.Generator().manual_seed(3)
     prediction = torch.rand(len(batch.weak), 3, 4, 4, generator=draw)
     prediction = F.interpolate(prediction, (size, size), mode="bilinear").mul(8).softmax(1)
-    return GuideRequest(batch.weak, prediction, batch.guide, fraction, np.random.default_rng(seed))
-
-
-def test_a_located_view_is_the_one_that_was_drawn(batches):
-    for step in range(4):
-        batch = batches[step]
-        places = Places.of(batch.guide)
-        for number in range(2):
-            stack = batches.unlabelled[places.cases[number]]
-            picture = torch.from_numpy(stack.image[places.slices[number]].astype(np.float32)).movedim(-1, 0)
-            matrix, offset = places.matrices[number].double().numpy(), places.offsets[number].double().numpy()
-            view = type(draw_weak_view(np.random.default_rng(0), VIEWS["medical"], stack.shape, stack.pixel, 32))(
-                matrix, offset, places.size
-            )
-            again = warp(picture, view).round().byte().movedim(0, -1)
-            different = (again.int() - batch.weak[number].int()).abs() > 1
-            assert different.float().mean() < 0.01
-
-
-def test_locating_views_changes_no_draw(batches):
-    plain = super(LocatedBatches, batches).__getitem__
-    for step in range(3):
-        one, other = plain(step), batches[step]
-        assert torch.equal(one.weak, other.weak)
-        assert torch.equal(one.strong[1], other.strong[1])
-        assert torch.equal(one.images, other.images)
+    return GuideRequest(batch.weak, prediction, None, fraction, np.random.default_rng(seed), batch.origins)
 
 
 def test_a_map_of_a_slice_comes_into_the_view_as_warping_it_would():
@@ -114,7 +90,7 @@ def test_a_map_of_a_slice_comes_into_the_view_as_warping_it_would():
     for _ in range(5):
         view = draw_weak_view(rng, VIEWS["medical"], shape, (1.3, 0.8), 48)
         logits = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(1))
-        places = Places.of(Places.row(0, 0, view, shape)[None])
+        places = Places.of([Origin(0, 0, view, shape)])
         found = places.to_views(logits, [0])[0, 0]
         expected = warp(logits[0], view)[0].sigmoid() * ~outside(view, shape)
         assert ((found - expected).abs() > 1e-3).float().mean() < 0.01  # but for rounding at the very border
@@ -127,7 +103,7 @@ def test_a_coarse_square_map_comes_into_a_turned_view_of_an_oblong_slice_as_the_
     coarse = F.interpolate(fine, (16, 16), mode="bilinear", antialias=True, align_corners=False)
     for _ in range(5):
         view = draw_weak_view(rng, VIEWS["medical"], shape, (1.3, 0.8), 48)
-        places = Places.of(Places.row(0, 0, view, shape)[None])
+        places = Places.of([Origin(0, 0, view, shape)])
         one, other = (places.to_views(each, [0])[0, 0] for each in (fine, coarse))
         assert (one - other).abs().mean() < 0.01
 
@@ -139,7 +115,7 @@ def test_a_prediction_goes_back_to_where_it_was_seen():
     rows, columns = np.indices(shape)
     whole = torch.from_numpy(((rows - 30) ** 2 + (columns - 30) ** 2 < 150).astype(np.float32))[None]
     seen = warp(whole, view)[None]
-    places = Places.of(Places.row(0, 0, view, shape)[None])
+    places = Places.of([Origin(0, 0, view, shape)])
     back = places.to_slices(seen, [0], 32)[0, 0] > 0.5
     covered = places.to_slices(torch.ones_like(seen), [0], 32)[0, 0] > 0.5
     coarse = F.interpolate(whole[None], (32, 32), mode="bilinear", antialias=True, align_corners=False)[0, 0] > 0.5
@@ -182,7 +158,7 @@ def test_without_feedback_a_view_shows_what_the_decoder_says_of_the_slice(live, 
     batch = batches[0]
     asked = request_of(batch)
     answer = VessaGuide(parts[0].model.segmenter, live, 2)(asked)
-    places, rng = Places.of(batch.guide), np.random.default_rng(0)
+    places, rng = Places.of(batch.origins), np.random.default_rng(0)
     binary = torch.zeros(2, 2, 32, 32)
     for view in range(2):
         case, slice_ = places.cases[view], places.slices[view]
@@ -225,7 +201,7 @@ def test_the_box_of_a_structure_that_the_view_cuts_off_is_not_given(live, parts)
     # The view shows the upper left quarter of the slice.
     view = draw_weak_view(np.random.default_rng(0), VIEWS["medical"], (32, 32), (1.0, 1.0), 32)
     view = type(view)(np.eye(2) * 0.5, np.zeros(2), 32)
-    places = Places.of(Places.row(0, 0, view, (32, 32))[None])
+    places = Places.of([Origin(0, 0, view, (32, 32))])
     prediction = torch.zeros(1, 3, 32, 32)
     prediction[:, 0] = 1
     for rows, cut in ((slice(6, 20), False), (slice(20, 32), True)):
