@@ -104,7 +104,7 @@ def slurm_cluster_arguments(configuration: SlurmConfiguration, logs: Path) -> di
         # Some sites do not hand the environment on (SBATCH_EXPORT=NONE), and the library need not be installed.
         "job_script_prologue": [*configuration.prologue, f"export PYTHONPATH={shlex.quote(library_path())}"],
         "worker_extra_args": ["--nthreads", "1", "--no-dashboard", *(["--resources", f"GPU={gpus}"] if gpus else [])],
-        "scheduler_options": {"dashboard_address": None},  # a page of its own on a login node helps nobody
+        "scheduler_options": {"dashboard": False, "dashboard_address": ":0"},  # no page for all on a login node
     }
 
 

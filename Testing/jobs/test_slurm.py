@@ -46,6 +46,14 @@ def configuration(folder: Path, **changed) -> Path:
     return folder / "slurm.json"
 
 
+def assert_no_slurm_job_is_left(slurm) -> None:
+    """SLURM takes a moment to end what was cancelled."""
+    deadline = time.monotonic() + 30
+    while left := one_node_slurm.jobs(slurm):
+        assert time.monotonic() < deadline, f"SLURM jobs were left: {left}"
+        time.sleep(0.5)
+
+
 def test_a_slurm_configuration_becomes_a_script_that_asks_for_it(tmp_path):
     from dask_jobqueue import SLURMCluster
 
@@ -92,13 +100,13 @@ def test_what_slurm_refuses_or_cannot_start_is_said_at_once(tmp_path, slurm, cha
     with pytest.raises(JobError, match=said), slurm_client(SlurmConfiguration(**SMALL | changed), 1, tmp_path / "logs"):
         pass
     assert time.monotonic() - began < SMALL["start_timeout"] / 2
-    assert not one_node_slurm.jobs(slurm)
+    assert_no_slurm_job_is_left(slurm)
 
 
 def test_when_the_slurm_job_of_the_only_worker_is_cancelled_another_one_ends_the_work_with_the_same_bytes(
     tmp_path, slurm
 ):
-    manifest = small_job.small_manifest(tmp_path / "inputs", slices=48)
+    manifest = small_job.small_manifest(tmp_path / "inputs", unlabelled=6, slices=20)
     here, there = (Job.create(tmp_path / name, manifest) for name in ("here", "on slurm"))
     assert run_job(here).status == "finished"
     there.scheduler = f"slurm:{configuration(tmp_path)}"
@@ -116,11 +124,11 @@ def test_when_the_slurm_job_of_the_only_worker_is_cancelled_another_one_ends_the
     assert len(cancelled) == 1
     assert any("All Dask workers are gone" in message for message in warnings), "it was cancelled too late"
     assert len(list(there.logs.glob("slurm-*.out"))) == 2, "the job of each worker says what it did, in the job's logs"
-    assert not one_node_slurm.jobs(slurm)
+    assert_no_slurm_job_is_left(slurm)
 
 
 def test_jobs_cancel_leaves_no_slurm_job_and_a_job_that_can_be_resumed(tmp_path, slurm):
-    manifest = small_job.small_manifest(tmp_path / "inputs", slices=48)
+    manifest = small_job.small_manifest(tmp_path / "inputs", unlabelled=6, slices=20)
     job = Job.create(tmp_path / "job", manifest)
     scheduler = f"slurm:{configuration(tmp_path, workers=2)}"
     command = [sys.executable, "-m", "SSLSegLib"]
@@ -143,8 +151,5 @@ def test_jobs_cancel_leaves_no_slurm_job_and_a_job_that_can_be_resumed(tmp_path,
         running.wait(30)
     assert job.state().status == "cancelled"
     assert read_json(job.folder / "manifest.json")["seed"] == manifest.seed
-    deadline = time.monotonic() + 30
-    while one_node_slurm.jobs(slurm):
-        assert time.monotonic() < deadline, "SLURM jobs were left"
-        time.sleep(0.5)
+    assert_no_slurm_job_is_left(slurm)
     assert run_job(Job.open(job.folder)).status == "finished"
