@@ -9,13 +9,14 @@ import torch
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.cases.intensities import to_display_range
 from SSLSegLib.cases.reading import read_volume
+from SSLSegLib.vessa.candidates import Candidates
 from SSLSegLib.vessa.features import Features
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.vessa.pictures import picture_of
 from SSLSegLib.vessa.saving import LoadedVessa
 from SSLSegLib.vessa.segment import TemplateMemories, find_candidates
 from SSLSegLib.vessa.segmenter import Levels
-from SSLSegLib.vessa.templates import Candidates, TemplateBank
+from SSLSegLib.vessa.templates import TemplateBank
 
 __all__ = ["DecoderInputs", "InputSource", "LiveInputs", "Place"]
 

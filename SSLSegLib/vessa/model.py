@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from SSLSegLib.vessa.configuration import VessaConfiguration
-from SSLSegLib.vessa.language import LanguageInputs, LanguageModel, load_language
+from SSLSegLib.vessa.language import LanguageModel
+from SSLSegLib.vessa.language_loading import load_language
 from SSLSegLib.vessa.pictures import masks_to_frames, pictures_to_frames
+from SSLSegLib.vessa.prompter import LanguageInputs
 from SSLSegLib.vessa.prompts import FIXED_ANSWER, instruction
 from SSLSegLib.vessa.segmenter import Levels, Memory, TemplateSegmenter
 from SSLSegLib.weights.sam2_model import build_sam2
@@ -123,7 +125,7 @@ class Vessa(nn.Module):
         instructions: Sequence[str],
         answers: Sequence[str],
     ) -> Pairs:
-        """Pictures and texts as the model takes them; see :class:`~SSLSegLib.vessa.language.Prompter`."""
+        """Pictures and texts as the model takes them; see :class:`~SSLSegLib.vessa.prompter.Prompter`."""
         side = self.segmenter.side
         language = None
         if self.language is not None:
@@ -177,7 +179,7 @@ def build_vessa(
         configuration: How.
         sam2: With weights (:func:`SSLSegLib.weights.loading.load_sam2`); random ones without.
         seed: Of what is random.
-        download: See :func:`~SSLSegLib.vessa.language.load_language`.
+        download: See :func:`~SSLSegLib.vessa.language_loading.load_language`.
 
     Raises:
         WeightsError: Weights of the language model are not here.

@@ -9,11 +9,12 @@ from torch.utils.data import Dataset
 from SSLSegLib.errors import CohortError
 from SSLSegLib.seeds import named_rng, named_seed
 from SSLSegLib.vessa.augment import TemplateRules, augment_template
+from SSLSegLib.vessa.candidates import TEMPERATURE
 from SSLSegLib.vessa.features import Features
 from SSLSegLib.vessa.options import TrainingOptions
 from SSLSegLib.vessa.prompts import draw_answer, draw_instruction
 from SSLSegLib.vessa.slices import LabelledSlices
-from SSLSegLib.vessa.templates import TEMPERATURE, TemplateBank, chosen_slices
+from SSLSegLib.vessa.templates import TemplateBank, chosen_slices
 
 __all__ = ["Joined", "Pair", "StageOneData", "TrainingPairs", "prepare_data", "split_bank"]
 

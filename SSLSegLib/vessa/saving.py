@@ -108,7 +108,7 @@ def load_vessa(
         folder: Where it lies.
         device: See :func:`~SSLSegLib.weights.device.resolve_device`.
         language: False: run it "without VLM" (an ablation, or where its Qwen3-VL is not at hand).
-        download: See :func:`~SSLSegLib.vessa.language.load_language`.
+        download: See :func:`~SSLSegLib.vessa.language_loading.load_language`.
 
     Raises:
         WeightsError: Files are missing, damaged or do not fit, or its Qwen3-VL is not here.

@@ -15,13 +15,14 @@ from SSLSegLib.errors import CohortError
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.pseudolabels.label import PseudoLabel, build_pseudo_label, make_provenance
 from SSLSegLib.seeds import named_rng
+from SSLSegLib.vessa.candidates import Candidates
 from SSLSegLib.vessa.features import Features, Sam2Features, sam2_features
 from SSLSegLib.vessa.model import Vessa
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.vessa.pictures import masks_to_frames, picture_of, pictures_to_frames
 from SSLSegLib.vessa.saving import LoadedVessa
 from SSLSegLib.vessa.segmenter import Levels, Memory
-from SSLSegLib.vessa.templates import Candidates, TemplateBank
+from SSLSegLib.vessa.templates import TemplateBank
 
 __all__ = ["METHOD", "METHOD_WITHOUT_VLM", "TemplateMemories", "find_candidates", "segment_case", "segment_cohort"]
 

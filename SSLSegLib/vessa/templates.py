@@ -1,98 +1,26 @@
-"""The template bank: labelled slices, found again by likeness (paper 2, section 3.1 and equation 1).
-
-On disk it is a folder that the user owns::
-
-    bank.json             what each template is, where it came from, and which features it was indexed by
-    images/<id>.png       the slice as a picture
-    masks/<id>.<n>.png    the mask of its n-th target
-    features.npy          float32 (templates, d), unit vectors
-"""
+"""The template bank: labelled slices, found again by likeness (paper 2, section 3.1)."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from SSLSegLib import __version__
-from SSLSegLib.cases.case import is_safe_id
 from SSLSegLib.errors import CohortError
-from SSLSegLib.files import atomic_path, read_json, write_json
+from SSLSegLib.vessa.bank_files import BANK, BankContent, Template, read_bank, write_bank
+from SSLSegLib.vessa.candidates import TOP, Candidates
 from SSLSegLib.vessa.features import Features
 from SSLSegLib.vessa.slices import LabelledSlice, LabelledSlices
 
-__all__ = ["BANK", "Candidates", "Template", "TemplateBank", "chosen_slices", "sampling_probabilities"]
-
-BANK = "bank.json"
-TOP, TEMPERATURE = 3, 0.1
-"""The paper fixes three candidates and leaves tau open; cosine similarities of medical slices lie close together."""
-
-
-class Template(BaseModel):
-    """What ``bank.json`` says of one template; see :class:`~SSLSegLib.vessa.slices.LabelledSlice`.
-
-    Args:
-        origin: Where its mask came from: ``label`` (drawn by people) or ``accepted`` (a reviewed pseudo-label).
-        added: When, ISO 8601.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str
-    dataset: str
-    subject: str
-    modality: str
-    position: float = Field(ge=0, le=1)
-    targets: tuple[str, ...] = Field(min_length=1)
-    origin: Literal["label", "accepted"] = "label"
-    added: str = ""
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal[1] = 1
-    features: str
-    software: str
-    templates: tuple[Template, ...]
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The templates most like a picture, best first.
-
-    Args:
-        indices: Of the bank's templates; fewer than asked for where fewer hold the target, none where none does.
-        similarities: Their cosine similarity s_i, less the position term if there is one.
-    """
-
-    indices: tuple[int, ...]
-    similarities: np.ndarray
-
-    def probabilities(self, temperature: float = TEMPERATURE) -> np.ndarray:
-        """Equation 1."""
-        return sampling_probabilities(self.similarities, temperature)
-
-    def sample(self, rng: np.random.Generator, temperature: float = TEMPERATURE) -> int:
-        """One template, drawn by equation 1."""
-        return self.indices[int(rng.choice(len(self.indices), p=self.probabilities(temperature)))]
-
-
-def sampling_probabilities(similarities: np.ndarray, temperature: float = TEMPERATURE) -> np.ndarray:
-    """Equation 1: P(x_i) = exp(s_i / tau) / sum over the candidates j of exp(s_j / tau).
-
-    Args:
-        similarities: (n,), of the candidates.
-        temperature: tau; towards 0 the first candidate is always taken.
-    """
-    scaled = (np.asarray(similarities, np.float64) - np.max(similarities)) / temperature
-    weights = np.exp(scaled)
-    return weights / weights.sum()
+__all__ = [
+    "BANK",
+    "Candidates",
+    "Template",
+    "TemplateBank",
+    "chosen_slices",
+]
 
 
 class TemplateBank:
@@ -238,54 +166,17 @@ class TemplateBank:
             )
 
     def save(self, folder: Path) -> None:
-        """Write the folder; ``bank.json`` comes last, so that a bank is whole or absent."""
-        folder = Path(folder)
-        for template, picture, masks in zip(self.templates, self.pictures, self.masks, strict=True):
-            _write_png(folder / "images" / f"{template.id}.png", picture)
-            for number, target in enumerate(template.targets):
-                _write_png(folder / "masks" / f"{template.id}.{number}.png", masks[target].astype(np.uint8) * 255)
-        with atomic_path(folder / "features.npy") as temporary:
-            np.save(temporary, self.features, allow_pickle=False)
-        record = _Record(features=self.features_name, software=f"SSLSeg {__version__}", templates=tuple(self.templates))
-        write_json(folder / BANK, record.model_dump(mode="json"))
+        """Write a folder; see :mod:`SSLSegLib.vessa.bank_files`."""
+        write_bank(folder, BankContent(self.templates, self.pictures, self.masks, self.features, self.features_name))
 
     @classmethod
     def load(cls, folder: Path) -> "TemplateBank":
-        """Read the folder.
+        """Read a folder.
 
         Raises:
             CohortError: It holds no bank, or files of it are missing or do not fit.
         """
-        folder = Path(folder)
-        try:
-            record = _Record.model_validate(read_json(folder / BANK))
-            if not all(is_safe_id(each.id) for each in record.templates):
-                raise ValueError("the id of a template is no file name")
-            pictures = [_read_png(folder / "images" / f"{each.id}.png", "RGB") for each in record.templates]
-            masks = [
-                {
-                    target: _read_png(folder / "masks" / f"{each.id}.{number}.png", "L") > 0
-                    for number, target in enumerate(each.targets)
-                }
-                for each in record.templates
-            ]
-            features = np.load(folder / "features.npy", allow_pickle=False)
-            if features.ndim != 2 or len(features) != len(record.templates):
-                raise ValueError("the features are not those of the templates")
-            for picture, of_it in zip(pictures, masks, strict=True):
-                if any(mask.shape != picture.shape[:2] for mask in of_it.values()):
-                    raise ValueError("a mask is not of the size of its image")
-        except FileNotFoundError as error:
-            raise CohortError(
-                f"{folder} is no whole template bank: {Path(error.filename or '').name} is missing.",
-                remedy="Make one with `python -m SSLSegLib vessa bank COHORT --out FOLDER`.",
-            ) from None
-        except (OSError, ValueError, ValidationError) as error:
-            raise CohortError(
-                f"The template bank {folder} cannot be read: {str(error).splitlines()[0]}.",
-                remedy="Make it again with `python -m SSLSegLib vessa bank COHORT --out FOLDER`.",
-            ) from error
-        return cls(record.templates, pictures, masks, features, record.features)
+        return cls(*read_bank(folder))
 
     def fingerprint(self) -> str:
         """Changes with anything that a result depends on: features, masks and pictures of all templates."""
@@ -325,13 +216,3 @@ def _template(entry: LabelledSlice, origin: str, added: str) -> Template:
 
 def _identity(template: Template) -> dict[str, Any]:
     return template.model_dump(mode="json", exclude={"added"})
-
-
-def _write_png(path: Path, array: np.ndarray) -> None:
-    with atomic_path(path) as temporary:
-        Image.fromarray(array).save(temporary, format="PNG", optimize=False)
-
-
-def _read_png(path: Path, mode: str) -> np.ndarray:
-    with Image.open(path, formats=["PNG"]) as opened:
-        return np.array(opened.convert(mode))

@@ -2,7 +2,7 @@ import pytest
 
 from SSLSegLib.vessa.configuration import tiny_language
 from SSLSegLib.vessa.estimate import estimate_memory, true_size
-from SSLSegLib.vessa.language import load_language
+from SSLSegLib.vessa.language_loading import load_language
 
 
 def test_the_counts_are_those_of_a_model_that_is_built():

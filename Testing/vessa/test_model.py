@@ -11,7 +11,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from SSLSegLib.errors import WeightsError
 from SSLSegLib.vessa.configuration import LanguageConfiguration, VessaConfiguration, tiny_language
-from SSLSegLib.vessa.language import load_language
+from SSLSegLib.vessa.language_loading import load_language
 from SSLSegLib.vessa.losses import vessa_loss
 from SSLSegLib.vessa.pictures import masks_to_frames, overlay, square
 from SSLSegLib.vessa.prompts import ANSWERS, FIXED_ANSWER, INSTRUCTIONS, SEG_TOKEN, instruction

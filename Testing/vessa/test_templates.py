@@ -10,9 +10,10 @@ from tiny import make_cohort
 from SSLSegLib.errors import CohortError, WeightsError
 from SSLSegLib.unimatch.configuration import NETWORKS, NetworkConfiguration
 from SSLSegLib.unimatch.network import SegmentationNetwork
+from SSLSegLib.vessa.candidates import sampling_probabilities
 from SSLSegLib.vessa.features import DinoFeatures, dino_features
 from SSLSegLib.vessa.slices import CohortSlices, LabelledSlice, StoredSlices
-from SSLSegLib.vessa.templates import TemplateBank, chosen_slices, sampling_probabilities
+from SSLSegLib.vessa.templates import TemplateBank, chosen_slices
 
 NETWORK = NetworkConfiguration(
     hidden=24, layers=4, heads=2, taps=(0, 1, 2, 3), features=8, channels=(6, 8, 10, 12), patch=8, grid=4

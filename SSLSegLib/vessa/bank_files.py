@@ -1,0 +1,128 @@
+"""A template bank on disk, a folder that the user owns.
+
+::
+
+    bank.json             what each template is, where it came from, and which features it was indexed by
+    images/<id>.png       the slice as a picture
+    masks/<id>.<n>.png    the mask of its n-th target
+    features.npy          float32 (templates, d), unit vectors
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from SSLSegLib import __version__
+from SSLSegLib.cases.case import is_safe_id
+from SSLSegLib.errors import CohortError
+from SSLSegLib.files import atomic_path, read_json, write_json
+
+__all__ = ["BANK", "BankContent", "Template", "read_bank", "write_bank"]
+
+BANK = "bank.json"
+
+
+class Template(BaseModel):
+    """What ``bank.json`` says of one template; see :class:`~SSLSegLib.vessa.slices.LabelledSlice`.
+
+    Args:
+        origin: Where its mask came from: ``label`` (drawn by people) or ``accepted`` (a reviewed pseudo-label).
+        added: When, ISO 8601.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    dataset: str
+    subject: str
+    modality: str
+    position: float = Field(ge=0, le=1)
+    targets: tuple[str, ...] = Field(min_length=1)
+    origin: Literal["label", "accepted"] = "label"
+    added: str = ""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    features: str
+    software: str
+    templates: tuple[Template, ...]
+
+
+class BankContent(NamedTuple):
+    """What the files hold; see :class:`~SSLSegLib.vessa.templates.TemplateBank`."""
+
+    templates: Sequence[Template]
+    pictures: Sequence[np.ndarray]
+    masks: Sequence[dict[str, np.ndarray]]
+    features: np.ndarray
+    features_name: str
+
+
+def write_bank(folder: Path, content: BankContent) -> None:
+    """Write the folder; ``bank.json`` comes last, so that a bank is whole or absent."""
+    folder = Path(folder)
+    for template, picture, masks in zip(content.templates, content.pictures, content.masks, strict=True):
+        _write_png(folder / "images" / f"{template.id}.png", picture)
+        for number, target in enumerate(template.targets):
+            _write_png(folder / "masks" / f"{template.id}.{number}.png", masks[target].astype(np.uint8) * 255)
+    with atomic_path(folder / "features.npy") as temporary:
+        np.save(temporary, content.features, allow_pickle=False)
+    record = _Record(
+        features=content.features_name, software=f"SSLSeg {__version__}", templates=tuple(content.templates)
+    )
+    write_json(folder / BANK, record.model_dump(mode="json"))
+
+
+def read_bank(folder: Path) -> BankContent:
+    """Read the folder.
+
+    Raises:
+        CohortError: It holds no bank, or files of it are missing or do not fit.
+    """
+    folder = Path(folder)
+    try:
+        record = _Record.model_validate(read_json(folder / BANK))
+        if not all(is_safe_id(each.id) for each in record.templates):
+            raise ValueError("the id of a template is no file name")
+        pictures = [_read_png(folder / "images" / f"{each.id}.png", "RGB") for each in record.templates]
+        masks = [
+            {
+                target: _read_png(folder / "masks" / f"{each.id}.{number}.png", "L") > 0
+                for number, target in enumerate(each.targets)
+            }
+            for each in record.templates
+        ]
+        features = np.load(folder / "features.npy", allow_pickle=False)
+        if features.ndim != 2 or len(features) != len(record.templates):
+            raise ValueError("the features are not those of the templates")
+        for picture, of_it in zip(pictures, masks, strict=True):
+            if any(mask.shape != picture.shape[:2] for mask in of_it.values()):
+                raise ValueError("a mask is not of the size of its image")
+    except FileNotFoundError as error:
+        raise CohortError(
+            f"{folder} is no whole template bank: {Path(error.filename or '').name} is missing.",
+            remedy="Make one with `python -m SSLSegLib vessa bank COHORT --out FOLDER`.",
+        ) from None
+    except (OSError, ValueError, ValidationError) as error:
+        raise CohortError(
+            f"The template bank {folder} cannot be read: {str(error).splitlines()[0]}.",
+            remedy="Make it again with `python -m SSLSegLib vessa bank COHORT --out FOLDER`.",
+        ) from error
+    return BankContent(record.templates, pictures, masks, features, record.features)
+
+
+def _write_png(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        Image.fromarray(array).save(temporary, format="PNG", optimize=False)
+
+
+def _read_png(path: Path, mode: str) -> np.ndarray:
+    with Image.open(path, formats=["PNG"]) as opened:
+        return np.array(opened.convert(mode))
