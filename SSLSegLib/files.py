@@ -61,7 +61,7 @@ def read_json(path: Path, *, limit: int = LARGEST_JSON) -> Any:
     with open(path, "rb") as opened:
         content = opened.read(limit + 1)
     try:
-        parsed = json.loads(content.decode("utf-8"))
+        parsed = json.loads(content.decode("utf-8-sig"))  # editors on Windows begin a file with a mark that says UTF-8
         json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be parsed but never written
     except RecursionError as error:
         raise ValueError("it is too deeply nested") from error

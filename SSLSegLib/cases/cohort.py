@@ -270,6 +270,8 @@ def _plainly(error: "ErrorDetails") -> str:
         return "it is missing"
     if error["type"] == "tuple_type":
         return "a list is expected, in square brackets"
+    if error["loc"] == ("modality",) and error["type"] == "string_pattern_mismatch":
+        return "a modality is written as in DICOM, in capital letters, such as MR or CT"
     if error["type"] != "extra_forbidden":
         return error["msg"]
     *parents, name = error["loc"]

@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from SSLSegLib.errors import SSLSegError
+
 __all__ = ["train_checkpoint"]
 
 
@@ -28,6 +30,10 @@ def train_checkpoint(
     bundle: Annotated[bool, typer.Option("--bundle", help="Make the result the checkpoint that ships.")] = False,
 ) -> None:
     """Train sslseg-small, the bundled SAM2, on generated anatomy (seeded; CPU or CUDA; ends with weights in OUT)."""
+    _refuse_other_files(out)
+    if image_size < 32 or image_size % 32:
+        raise SSLSegError(f"{image_size} pixels are no multiple of 32.", remedy="Give another --image-size.")
+
     import torch
 
     from ..weights.device import resolve_device
@@ -55,6 +61,13 @@ def train_checkpoint(
     path = export_checkpoint(out, bundle=bundle)
     console.print(f"[green]Done:[/] {path}", soft_wrap=True)
     console.print(f"Curves: {out / 'curve.csv'}, {out / 'validation.csv'}", soft_wrap=True)
+
+
+def _refuse_other_files(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()) and not (out / "options.json").is_file():
+        raise SSLSegError(
+            f"{out} holds other files and no training.", remedy="Name a new folder with --out. Nothing was changed."
+        )
 
 
 class _Bar(Progress):

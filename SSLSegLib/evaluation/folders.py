@@ -39,7 +39,8 @@ class Evaluation:
         cases: In the order of case ids.
         summary: Over the cases.
         without_reference: Predictions that nothing is known to score by.
-        without_prediction: References that nothing was predicted for: not in any average.
+        without_prediction: References that nothing was predicted for: not in any average. A job predicts no labelled
+            cases, so these are not meant where its results are scored by a cohort.
         predictions: Where the predictions lie.
         references: How to read each reference.
         cohort: The cohort that gave the references, if one did.
@@ -98,12 +99,13 @@ def evaluate_folder(
         prediction = read_label_file(found.files[case_id], classes, case_id=case_id)
         cases.append(score_case(case_id, prediction, reference, classes, empty))
         progress("progress", stage="evaluate", done=len(cases), total=len(matched), case=case_id)
+    expected = set(references) - ({case.id for case in cohort.labelled} if cohort and found.records else set())
     return Evaluation(
         classes=tuple(classes),
         cases=tuple(cases),
         summary=tuple(summarise(cases)),
         without_reference=tuple(sorted(set(found.files) - set(references))),
-        without_prediction=tuple(sorted(set(references) - set(found.files))),
+        without_prediction=tuple(sorted(expected - set(found.files))),
         predictions=found,
         references=references,
         cohort=cohort,

@@ -73,6 +73,7 @@ def test_a_cohort_saved_elsewhere_names_the_same_files(tmp_path):
         ({"classes": [{"value": 256, "name": "a"}]}, "255"),
         ({"classes": [{"value": 0, "name": "a"}]}, "classes.0.value"),
         ({"modality": "CT"}, "CT cohort needs a window"),
+        ({"modality": "mr"}, "modality: .*capital letters"),
         ({"modality": "CT", "window": {"level": 40, "width": 0}}, "window.width"),
         ({"cases": [case(id="q"), case(id="Q")]}, "case id 'Q' appears twice"),
         ({"cases": [case(id="../up")]}, "cannot name a case"),
@@ -91,6 +92,11 @@ def test_a_cohort_saved_elsewhere_names_the_same_files(tmp_path):
 def test_a_wrong_cohort_is_refused_saying_what_is_wrong(changes, said, tmp_path):
     with pytest.raises(CohortError, match=said):
         Cohort.from_dict(content(**changes), tmp_path)
+
+
+def test_a_cohort_that_an_editor_has_marked_as_utf_8_is_read(tmp_path):
+    (tmp_path / "cohort.json").write_text(json.dumps(content()), encoding="utf-8-sig")
+    assert Cohort.load(tmp_path) == Cohort.from_dict(content(), tmp_path)
 
 
 def test_a_wrong_cohort_file_is_named(tmp_path):

@@ -25,3 +25,14 @@ def test_train_checkpoint_refuses_an_unknown_device(tmp_path):
     done = CliRunner().invoke(app, ["--out", str(tmp_path), "--device", "quantum"])
     assert done.exit_code != 0
     assert "quantum" in str(done.exception)
+
+
+def test_train_checkpoint_leaves_a_folder_of_somebody_else_alone(tmp_path):
+    app = typer.Typer()
+    app.command()(train_checkpoint)
+    (tmp_path / "mine.txt").write_text("mine")
+    done = CliRunner().invoke(app, ["--out", str(tmp_path), "--steps", "1"])
+    assert "other files" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    done = CliRunner().invoke(app, ["--out", str(tmp_path / "new"), "--image-size", "100"])
+    assert "multiple of 32" in str(done.exception)

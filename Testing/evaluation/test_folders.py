@@ -61,6 +61,19 @@ def test_labels_of_labelled_cases_are_references_for_leave_one_out(job):
     assert len(evaluate_folder(job.folder, job.folder / "loo.json").cases) == 4
 
 
+def test_a_job_is_not_asked_for_predictions_of_its_labelled_cases(job):
+    cases = [
+        each.model_copy(update={"role": "labelled", "label": each.reference, "reference": None})
+        if each.id == "exact"
+        else each
+        for each in job.cohort.cases
+    ]
+    job.cohort.model_copy(update={"cases": tuple(cases)}).at(job.folder).save(job.folder / "learnt.json")
+    shutil.rmtree(job.results / "exact")
+    shutil.rmtree(job.results / "near")
+    assert evaluate_folder(job.folder, job.folder / "learnt.json").without_prediction == ("near",)
+
+
 def test_a_prediction_in_another_geometry_is_named_and_refused(job, tmp_path):
     predictions = tmp_path / "predictions"
     moved = np.array(job.reference.geometry.ijk_to_ras)
