@@ -5,6 +5,7 @@
 Needs munged, slurmctld and slurmd (Debian and Ubuntu: ``apt install slurm-wlm munge``), no systemd and no root.
 """
 
+import contextlib
 import getpass
 import os
 import secrets
@@ -174,6 +175,7 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    with one_node_slurm(Path(sys.argv[1]).resolve()) as settings:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the daemons, too
+    with contextlib.suppress(KeyboardInterrupt), one_node_slurm(Path(sys.argv[1]).resolve()) as settings:
         print(*(f"export {name}={value}" for name, value in settings.items()), sep="\n", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.pause()
