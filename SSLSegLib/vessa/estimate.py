@@ -72,7 +72,7 @@ def estimate_memory(configuration: LanguageConfiguration, *, batch: int = 1, wor
         adapter=adapter / giga,
         activations=activations / giga,
         training=(weights + adapter + activations) / giga,
-        inference=(weights + max(tower, layer // 4)) / giga,
+        inference=(weights + 4 * trained + max(tower, layer // 4)) / giga,
     )
 
 
