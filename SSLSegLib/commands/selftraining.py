@@ -99,13 +99,13 @@ def predict(
     from SSLSegLib.errors import CohortError
     from SSLSegLib.jobs.terminal import TerminalProgress
     from SSLSegLib.selftraining.model import load_model
-    from SSLSegLib.selftraining.predict import image_name, predict_files
+    from SSLSegLib.selftraining.predict import named_images, predict_files
     from SSLSegLib.weights.device import resolve_device
 
     opened, cohort = _open(job)
     model = load_model(_round(opened, training, round_))
     if images:
-        files = {image_name(path): [path] for path in images}
+        files = named_images(images)
     else:
         files = {case.id: cohort.image_paths(case) for case in cohort.test}
     if not files:

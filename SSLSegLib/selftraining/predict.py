@@ -20,13 +20,13 @@ from SSLSegLib.cases.reading import read_image
 from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label, write_scalar
 from SSLSegLib.errors import CaseError
-from SSLSegLib.files import write_json
+from SSLSegLib.files import read_json, sha256_of, write_json
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.selftraining.agreement import compare_labels
 from SSLSegLib.selftraining.dataset import ClassValues, image_files
 from SSLSegLib.selftraining.model import TrainedModel
 
-__all__ = ["Prediction", "image_name", "predict_case", "predict_cases", "predict_files"]
+__all__ = ["Prediction", "image_name", "named_images", "predict_case", "predict_cases", "predict_files"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +136,11 @@ def predict_files(
         The names that were predicted now.
 
     Raises:
-        CaseError: When an image cannot be used.
+        CaseError: When an image cannot be used, or its folder holds the prediction of another image or model.
     """
+    origins = {name: _origin(model, files) for name, files in images.items()}
+    for name, origin in origins.items():
+        _refuse_another(Path(output) / name, name, origin)
     predictor = model.predictor(torch.device(device))
     made = []
     progress("stage", stage="predicting", total=len(images))
@@ -145,7 +148,7 @@ def predict_files(
         folder = Path(output) / name
         if not (folder / "result.json").is_file():
             found = predict_case(model, list(files), classes, device=device, case_id=name, predictor=predictor)
-            _save(folder, name, found, classes, model)
+            _save(folder, name, found, classes, model, origins[name])
             made.append(name)
             progress("result", case=name)
         progress("progress", stage="predicting", done=done, total=len(images), case=name)
@@ -180,12 +183,61 @@ def image_name(path: Path) -> str:
     return name
 
 
+def named_images(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Images by the name of their prediction, one file each, as :func:`predict_files` takes them.
+
+    Raises:
+        CaseError: Two have one name: their predictions would have one place.
+    """
+    named: dict[str, list[Path]] = {}
+    for path in paths:
+        name = image_name(path)
+        if name in named:
+            raise CaseError(
+                f"{named[name][0]} and {path} have one name, and so would their predictions.",
+                case_id=name,
+                remedy="Rename one, or predict them one after the other into folders of their own (--out).",
+            )
+        named[name] = [path]
+    return named
+
+
+def _origin(model: TrainedModel, files: Sequence[Path]) -> dict[str, object]:
+    """What a prediction is made of: the images' and the folds' checksums."""
+    every = [each for file in files for each in (sorted(file.iterdir()) if file.is_dir() else [file])]
+    return {
+        "images": [sha256_of(file) for file in every if file.is_file()],
+        "checkpoints": {str(fold): digest for fold, digest in model.report.checkpoints.items()},
+    }
+
+
+def _refuse_another(folder: Path, name: str, origin: Mapping[str, object]) -> None:
+    """A finished prediction is kept, but never taken for that of another image of the same name."""
+    if not (folder / "result.json").is_file():
+        return
+    record = read_json(folder / "result.json")
+    for part, what in (("images", "image"), ("checkpoints", "model")):
+        if record.get(part, origin[part]) != origin[part]:  # one written before this was recorded is believed
+            raise CaseError(
+                f"{folder} holds the prediction of another {what}.",
+                case_id=name,
+                remedy="Name another folder with --out. Nothing was changed.",
+            )
+
+
 def _logits(predictor: object, weights: dict[str, torch.Tensor], data: torch.Tensor) -> torch.Tensor:
     predictor.list_of_parameters = [weights]
     return predictor.predict_logits_from_preprocessed_data(data).cpu()
 
 
-def _save(folder: Path, name: str, found: Prediction, classes: Sequence[SegmentClass], model: TrainedModel) -> None:
+def _save(
+    folder: Path,
+    name: str,
+    found: Prediction,
+    classes: Sequence[SegmentClass],
+    model: TrainedModel,
+    origin: Mapping[str, object],
+) -> None:
     label = LabelMap(found.labels, found.geometry)
     tags = {"SSLSeg.method": "FSL-nnUNet", "SSLSeg.model": model.report.name}
     write_label(folder / "labels.nii.gz", label, classes, reference=found.geometry)
@@ -200,7 +252,7 @@ def _save(folder: Path, name: str, found: Prediction, classes: Sequence[SegmentC
             "method": "FSL-nnUNet",
             "model": model.report.name,
             "configuration": model.configuration,
-            "checkpoints": {str(fold): digest for fold, digest in model.report.checkpoints.items()},
+            **origin,
             "fold_dice": list(found.fold_dice),
             "mean_disagreement_in_foreground": _mean_inside(found),
         },

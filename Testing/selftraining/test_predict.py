@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import torch
 
 from SSLSegLib.cases.reading import read_geometry, read_image, read_label_file
 from SSLSegLib.errors import CaseError
+from SSLSegLib.files import sha256_of, write_json
 from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.export import export_model
 from SSLSegLib.selftraining.model import find_round, load_model
-from SSLSegLib.selftraining.predict import image_name, predict_case, predict_cases
+from SSLSegLib.selftraining.predict import image_name, named_images, predict_case, predict_cases, predict_files
 
 from .conftest import CLASSES
 
@@ -106,6 +108,35 @@ def test_prediction_files_lie_in_the_exact_grid_and_finished_ones_are_kept(finis
     assert (read_label_file(folder / "labels.seg.nrrd", CLASSES).array == found.labels).sum() > 0
     assert json.loads((folder / "result.json").read_text())["model"] == "round 2"
     assert predict_cases(model, finished.cohort, [case], tmp_path) == []
+
+
+class FakeModel:
+    """Knows its checkpoints and can predict nothing: nothing may come so far."""
+
+    def __init__(self, checkpoint):
+        self.report = SimpleNamespace(checkpoints={0: checkpoint})
+
+    def predictor(self, device):
+        raise AssertionError("a prediction was begun")
+
+
+@pytest.mark.parametrize(
+    ("image", "checkpoint", "said"), [("b", "one", "another image"), ("a", "two", "another model")]
+)
+def test_a_finished_prediction_is_never_taken_for_that_of_another_image_or_model(tmp_path, image, checkpoint, said):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t1.nii.gz").write_text(name)
+    done = {"images": [sha256_of(tmp_path / "a" / "t1.nii.gz")], "checkpoints": {"0": "one"}}
+    write_json(tmp_path / "out" / "t1" / "result.json", done)
+    images = named_images([tmp_path / image / "t1.nii.gz"])
+    with pytest.raises(CaseError, match=said):
+        predict_files(FakeModel(checkpoint), images, CLASSES, tmp_path / "out")
+
+
+def test_two_images_of_one_name_are_refused():
+    with pytest.raises(CaseError, match="one name"):
+        named_images([Path("anna/t1.nii.gz"), Path("bert/t1.nii.gz")])
 
 
 def test_an_image_with_other_channels_is_refused(finished, model):
