@@ -76,9 +76,11 @@ def bank(
 ) -> None:
     """Make a template bank of the labelled cases of a cohort, or let the bank in that folder grow."""
     from SSLSegLib.jobs.vessa import load_features
+    from SSLSegLib.vessa.bank_files import refuse_other_files
     from SSLSegLib.vessa.slices import CohortSlices
     from SSLSegLib.vessa.templates import BANK, TemplateBank, chosen_slices
 
+    refuse_other_files(out)  # said before any work
     checked = load_checked_cohort(cohort, resample_labels=resample_labels, unlabelled=0)
     features = load_features(model, sam2, dino, device)
     with console.status("Reading labelled cases"):

@@ -8,6 +8,8 @@
     features.npy          float32 (templates, d), unit vectors
 """
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -21,9 +23,10 @@ from SSLSegLib.cases.case import is_safe_id
 from SSLSegLib.errors import CohortError
 from SSLSegLib.files import atomic_path, read_json, write_json
 
-__all__ = ["BANK", "BankContent", "Template", "read_bank", "write_bank"]
+__all__ = ["BANK", "BankContent", "Template", "read_bank", "refuse_other_files", "write_bank"]
 
 BANK = "bank.json"
+_PART = ".part-bank"
 
 
 class Template(BaseModel):
@@ -65,9 +68,42 @@ class BankContent(NamedTuple):
     features_name: str
 
 
-def write_bank(folder: Path, content: BankContent) -> None:
-    """Write the folder; ``bank.json`` comes last, so that a bank is whole or absent."""
+def refuse_other_files(folder: Path) -> None:
+    """A bank goes into a new or an empty folder, or into one that holds a bank.
+
+    Raises:
+        CohortError: The folder holds something else; its ``images/`` are somebody's.
+    """
     folder = Path(folder)
+    if not folder.exists() or (folder / BANK).is_file():
+        return
+    if not folder.is_dir() or any(entry.name != _PART for entry in folder.iterdir()):
+        raise CohortError(
+            f"{folder} is not empty and holds no template bank.",
+            remedy="Choose another folder with --out. Nothing was changed.",
+        )
+
+
+def write_bank(folder: Path, content: BankContent) -> None:
+    """Write the folder, or write anew the bank that it holds; a new bank is whole or absent.
+
+    Raises:
+        CohortError: The folder holds something else.
+    """
+    folder = Path(folder)
+    refuse_other_files(folder)
+    if (folder / BANK).is_file():
+        _write_into(folder, content)
+        return
+    part = folder / _PART  # inside, since the folder may be there already
+    shutil.rmtree(part, ignore_errors=True)
+    _write_into(part, content)
+    for name in ("images", "masks", "features.npy", BANK):
+        os.replace(part / name, folder / name)
+    part.rmdir()
+
+
+def _write_into(folder: Path, content: BankContent) -> None:
     for template, picture, masks in zip(content.templates, content.pictures, content.masks, strict=True):
         _write_png(folder / "images" / f"{template.id}.png", picture)
         for number, target in enumerate(template.targets):

@@ -166,7 +166,11 @@ class TemplateBank:
             )
 
     def save(self, folder: Path) -> None:
-        """Write a folder; see :mod:`SSLSegLib.vessa.bank_files`."""
+        """Write a folder; see :mod:`SSLSegLib.vessa.bank_files`.
+
+        Raises:
+            CohortError: The folder holds something else than a bank.
+        """
         write_bank(folder, BankContent(self.templates, self.pictures, self.masks, self.features, self.features_name))
 
     @classmethod

@@ -140,6 +140,27 @@ def test_a_bank_that_is_not_whole_is_refused_by_name(tmp_path, missing):
         TemplateBank.load(tmp_path)
 
 
+def test_a_bank_goes_into_a_new_or_empty_folder_or_its_own_and_never_among_other_files(tmp_path):
+    made = bank([["a"]], unit(0))
+    (tmp_path / "scans" / "images").mkdir(parents=True)
+    (tmp_path / "scans" / "images" / "s0.png").write_bytes(b"mine")
+    with pytest.raises(CohortError, match="holds no template bank"):
+        made.save(tmp_path / "scans")
+    with pytest.raises(CohortError, match="holds no template bank"):
+        made.save(tmp_path / "scans" / "images" / "s0.png")
+    files = [path for path in (tmp_path / "scans").rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in files] == [b"mine"]
+    (tmp_path / "bank" / ".part-bank").mkdir(parents=True)  # as an interrupted run leaves it
+    made.save(tmp_path / "bank")
+    made.save(tmp_path / "bank")
+    assert sorted(path.name for path in (tmp_path / "bank").iterdir()) == [
+        "bank.json",
+        "features.npy",
+        "images",
+        "masks",
+    ]
+
+
 def test_a_template_cannot_name_a_file_elsewhere(tmp_path):
     bank([["a"]], unit(0)).save(tmp_path)
     record = json.loads((tmp_path / "bank.json").read_text())
