@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from SSLSegLib.cases.cohort import Case, Cohort
-from SSLSegLib.errors import CaseError, JobError
+from SSLSegLib.errors import CaseError, JobError, WeightsError
 from SSLSegLib.jobs.manifest import InputFile, Manifest
 
-__all__ = ["cohort_inputs", "refuse_changed_inputs", "with_absolute_paths"]
+__all__ = ["cohort_inputs", "refuse_changed_inputs", "weights_input", "with_absolute_paths"]
 
 
 def with_absolute_paths(cohort: Cohort) -> Cohort:
@@ -65,6 +65,26 @@ def refuse_changed_inputs(manifest: Manifest) -> None:
             f"An input has changed since the job was made: {changes[0]}{more}.",
             remedy="Restore it, or start a new job in another folder.",
         )
+
+
+def weights_input(path: Path | str, option: str) -> InputFile:
+    """A file of weights that is named by its path.
+
+    Args:
+        path: The file.
+        option: Of the command line, that names it.
+
+    Raises:
+        WeightsError: It is not there or cannot be read.
+    """
+    if not Path(path).is_file():
+        raise WeightsError(f"There is no file {path}.", remedy=f"Name the weights with {option}, or leave it out.")
+    try:
+        return InputFile.of(Path(path))
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Give yourself the right to read it."
+        ) from error
 
 
 def _described(path: Path, case: Case) -> InputFile:

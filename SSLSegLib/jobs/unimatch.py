@@ -13,10 +13,10 @@ from pathlib import Path
 from pydantic import Field
 
 from SSLSegLib.cases.cohort import Cohort
-from SSLSegLib.errors import JobError, WeightsError
+from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.guide import GuideSource, guide_inputs, guide_source, refuse_wrong_guide
-from SSLSegLib.jobs.inputs import cohort_inputs, with_absolute_paths
+from SSLSegLib.jobs.inputs import cohort_inputs, weights_input, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check_cases, label_cases, threads_here
 from SSLSegLib.jobs.manifest import InputFile, Manifest
@@ -108,7 +108,7 @@ def unimatch_manifest(
     if sam2 is not None:
         inputs["sam2"] = InputFile.of(weights_file(sam2))
     if options.encoder_weights is not None:
-        inputs["encoder"] = InputFile.of(_encoder_file(options.encoder_weights))
+        inputs["encoder"] = weights_input(options.encoder_weights, "--encoder")
     return Manifest(kind="unimatch", seed=seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
 
 
@@ -160,12 +160,6 @@ def _label(labelling: Labelling) -> None:
             "The device has too little memory for this training.",
             remedy="Make a new job with a smaller --batch, --size or --preset, or on another device.",
         ) from error
-
-
-def _encoder_file(path: str) -> Path:
-    if not Path(path).is_file():
-        raise WeightsError(f"There is no file {path}.", remedy="Name the encoder's weights with --encoder.")
-    return Path(path)
 
 
 KIND = JobKind("unimatch", UniMatchParameters, preflight, run)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.errors import CohortError, JobError
 from SSLSegLib.jobs.folder import Job
-from SSLSegLib.jobs.inputs import cohort_inputs, with_absolute_paths
+from SSLSegLib.jobs.inputs import cohort_inputs, weights_input, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check_cases, label_cases, threads_here
 from SSLSegLib.jobs.manifest import InputFile, Manifest
@@ -80,11 +80,13 @@ def vessa_manifest(
     Raises:
         SSLSegError: Bank, weights or files of a case are missing.
     """
-    from SSLSegLib.vessa.saving import RECORD
+    from SSLSegLib.vessa.saving import RECORD, require_vessa
     from SSLSegLib.vessa.templates import BANK, TemplateBank
 
     if (model is None) == (sam2 is None):
         raise CohortError("A VESSA job needs either a trained VESSA or SAM2 weights.", remedy="Give one of the two.")
+    if model is not None:
+        require_vessa(model)
     inputs = {"bank": InputFile.of(bank / BANK)} if (bank / BANK).is_file() else {}
     parameters = VessaParameters(
         cohort=with_absolute_paths(cohort).to_dict(),
@@ -102,7 +104,7 @@ def vessa_manifest(
     )
     inputs["weights"] = InputFile.of(weights_file(sam2) if model is None else model / RECORD)
     if dino is not None:
-        inputs["dino"] = InputFile.of(dino)
+        inputs["dino"] = weights_input(dino, "--dino")
     return Manifest(
         kind="vessa",
         seed=seed,
@@ -129,12 +131,18 @@ def load_parts(
 
 
 def load_features(model: str | Path | None, sam2: str, dino: str | Path | None, device: str) -> "Features":
-    """Only the features that templates are found by; see :func:`load_parts`."""
+    """Only the features that templates are found by; see :func:`load_parts`.
+
+    Raises:
+        WeightsError: Something is missing, damaged or does not fit.
+    """
     from SSLSegLib.vessa.features import dino_features, sam2_features
-    from SSLSegLib.vessa.saving import SAM2
+    from SSLSegLib.vessa.saving import SAM2, require_vessa
     from SSLSegLib.weights.device import resolve_device
     from SSLSegLib.weights.loading import load_sam2
 
+    if model is not None:
+        require_vessa(model)
     if dino is not None:
         return dino_features(dino, device=resolve_device(device).device)
     return sam2_features(load_sam2(sam2 if model is None else Path(model) / SAM2, device).model)

@@ -10,6 +10,7 @@ from typing import Any
 
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.inputs import weights_input
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import Labelling, check_cases, label_cases
 from SSLSegLib.jobs.manifest import Manifest
@@ -51,9 +52,10 @@ def guided_manifest(
     """
     first = vessa_manifest(cohort, bank, options, seed=seed, **settings)
     parameters = GuidedParameters.model_validate({**first.parameters, "training": {**training, "seed": seed}})
-    return Manifest(
-        kind="vessa-unimatch", seed=seed, parameters=parameters.model_dump(mode="json"), inputs=first.inputs
-    )
+    inputs = dict(first.inputs)
+    if (encoder := parameters.training.get("encoder_weights")) is not None:
+        inputs["encoder"] = weights_input(encoder, "--encoder")
+    return Manifest(kind="vessa-unimatch", seed=seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
 
 
 def run(job: Job, progress: Progress) -> None:

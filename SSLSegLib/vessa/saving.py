@@ -34,6 +34,7 @@ __all__ = [
     "language_state",
     "load_vessa",
     "place_vessa",
+    "require_vessa",
     "save_vessa",
     "without_language",
 ]
@@ -99,6 +100,19 @@ def save_vessa(
     write_json(folder / RECORD, record.model_dump(mode="json"))
 
 
+def require_vessa(folder: Path | str) -> None:
+    """Refuse a folder of no VESSA before any work; its weights are read by :func:`load_vessa`.
+
+    Raises:
+        WeightsError: A file is missing, or ``vessa.json`` is damaged.
+    """
+    folder = Path(folder)
+    record = _read_record(folder)
+    for name in (SAM2, *([LANGUAGE] if record.language_sha256 else [])):
+        if not (folder / name).is_file():
+            raise WeightsError(f"{folder} is no whole VESSA: {name} is missing.", remedy="Restore the whole folder.")
+
+
 def load_vessa(
     folder: Path | str, device: str | torch.device = "auto", *, language: bool = True, download: bool = False
 ) -> LoadedVessa:
@@ -114,15 +128,7 @@ def load_vessa(
         WeightsError: Files are missing, damaged or do not fit, or its Qwen3-VL is not here.
     """
     folder = Path(folder)
-    try:
-        record = _Record.model_validate(read_json(folder / RECORD))
-    except FileNotFoundError:
-        raise WeightsError(
-            f"{folder} holds no VESSA: {RECORD} is missing.",
-            remedy="Train one with `python -m SSLSegLib vessa train`, or run without: `vessa segment --sam2 WEIGHTS`.",
-        ) from None
-    except (OSError, ValueError, ValidationError) as error:
-        raise WeightsError(f"{folder / RECORD} cannot be read: {str(error).splitlines()[0]}.") from error
+    record = _read_record(folder)
     configuration = record.configuration
     if not language and configuration.language is not None:
         configuration = configuration.model_copy(update={"language": None})
@@ -138,6 +144,21 @@ def load_vessa(
         _fill_language(model, folder / LANGUAGE, record)
         digest = _joined(digest, record.language_sha256)
     return LoadedVessa(place_vessa(model, choice.device), folder.name, digest, choice.device, choice.outcome)
+
+
+def _read_record(folder: Path) -> _Record:
+    try:
+        return _Record.model_validate(read_json(folder / RECORD))
+    except FileNotFoundError:
+        inside = folder / "model"  # of a training
+        remedy = (
+            f"Name the folder of the model: {inside}."
+            if (inside / RECORD).is_file()
+            else "Train one with `python -m SSLSegLib vessa train`, or run without: `vessa segment --sam2 WEIGHTS`."
+        )
+        raise WeightsError(f"{folder} holds no VESSA: {RECORD} is missing.", remedy=remedy) from None
+    except (OSError, ValueError, ValidationError) as error:
+        raise WeightsError(f"{folder / RECORD} cannot be read: {str(error).splitlines()[0]}.") from error
 
 
 def without_language(sam2: str | Path, device: str | torch.device = "auto") -> LoadedVessa:

@@ -54,6 +54,13 @@ def test_bank_then_segment_without_vlm_then_resume(cohort, weights, tmp_path):
     assert json.loads((job / "manifest.json").read_text())["kind"] == "vessa"
 
 
+def test_a_bank_is_not_put_into_the_folder_of_a_cohort(cohort, weights):
+    before = {path: path.stat().st_mtime_ns for path in cohort.folder.rglob("*")}
+    said = run("bank", cohort.folder, "--out", cohort.folder, "--sam2", weights, code=2)
+    assert "holds no template bank" in said
+    assert {path: path.stat().st_mtime_ns for path in cohort.folder.rglob("*")} == before
+
+
 def test_a_bank_that_changed_since_the_job_was_made_is_refused(cohort, weights, tmp_path):
     bank, job = tmp_path / "bank", tmp_path / "job"
     run("bank", cohort.folder, "--out", bank, "--sam2", weights, "--per-class", 1)
@@ -102,6 +109,41 @@ def test_a_specialist_is_trained_with_vessa_as_its_guide_and_labels_the_cohort(c
 @pytest.mark.parametrize(("option", "said"), [((), "needs a template bank"), (("--bank", "b", "--size", 28), "--size")])
 def test_a_guide_that_lacks_something_is_refused_before_work_starts(cohort, tmp_path, option, said):
     assert said in command("unimatch", cohort.folder, "--out", tmp_path / "job", "--guide", "vessa", *option, code=2)
+    assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize("way", ["segment", "guide", "unimatch", "bank"])
+def test_a_folder_of_no_vessa_is_refused_by_its_name_before_work_starts(cohort, weights, tmp_path, way):
+    places = (*("--bank", tmp_path / "bank"), *("--out", tmp_path / "job"))
+    nowhere = tmp_path / "nowhere"
+    arguments = {
+        "segment": ("vessa", "segment", cohort.folder, *places, "--model", nowhere),
+        "guide": ("vessa", "guide", cohort.folder, *places, "--model", nowhere),
+        "unimatch": ("unimatch", cohort.folder, *places, "--guide", "vessa", "--vessa-model", nowhere),
+        "bank": ("vessa", "bank", cohort.folder, "--out", tmp_path / "job", "--model", nowhere),
+    }
+    said = command(*arguments[way], code=2)
+    assert f"{nowhere} holds no VESSA" in said
+    assert "vessa train" in said
+    assert not (tmp_path / "job").exists()
+
+
+def test_the_folder_of_a_training_is_not_its_model_and_the_way_out_names_that(cohort, weights, tmp_path):
+    model = tmp_path / "run" / "model"
+    save_vessa(model, build_vessa(VessaConfiguration(sam2=SAM2, single_mask=False), sam2=tiny_sam2()))
+    segment = ("segment", cohort.folder, "--bank", tmp_path / "bank", "--out", tmp_path / "job", "--device", "cpu")
+    assert f"folder of the model: {model}" in run(*segment, "--model", model.parent, code=2)
+    (model / "sam2.safetensors").unlink()
+    assert "sam2.safetensors is missing" in run(*segment, "--model", model, code=2)
+
+
+@pytest.mark.parametrize("option", ["--dino", "--encoder"])
+def test_weights_that_are_not_there_are_named_before_work_starts(cohort, weights, tmp_path, option):
+    run("bank", cohort.folder, "--out", tmp_path / "bank", "--sam2", weights, "--per-class", 1)
+    places = ("--bank", tmp_path / "bank", "--out", tmp_path / "job")
+    said = run("guide", cohort.folder, *places, "--sam2", weights, option, tmp_path / "none.pth", code=2)
+    assert f"no file {tmp_path / 'none.pth'}" in said
+    assert option in said
     assert not (tmp_path / "job").exists()
 
 
