@@ -101,6 +101,44 @@ def test_a_mistake_is_one_sentence_with_exit_code_2_and_no_traceback(call, input
         assert not (tmp_path / "job").exists()
 
 
+def test_after_a_wrong_device_or_scheduler_the_corrected_command_takes_the_same_folder(call, inputs, tmp_path):
+    right = [*tffs_arguments(inputs, tmp_path / "job"), "--no-report", "--no-scene"]
+    (tmp_path / "slurm.json").write_text('{"workers": 0}')
+    for wrong, said in (
+        (["--device", "cuda:99"], "cuda:99 cannot be used"),
+        (["--device", "gpu"], "no device named"),
+        (["--scheduler", f"slurm:{tmp_path}/none.json"], "none.json cannot be read"),
+        (["--scheduler", f"slurm:{tmp_path}/slurm.json"], "slurm.json is wrong: workers"),
+    ):
+        done = call(*right, *wrong)
+        assert done.exit_code == 2, done.output
+        assert said in done.output
+        assert not (tmp_path / "job").exists()
+    done = call(*right)
+    assert done.exit_code == 0, done.output
+    assert Job.open(tmp_path / "job").state().status == "finished"
+    repeated = call("run", tmp_path / "job", "--out", tmp_path / "again", "--scheduler", f"slurm:{tmp_path}/none.json")
+    assert repeated.exit_code == 2
+    assert not (tmp_path / "again").exists()
+
+
+def test_after_damaged_weights_the_corrected_command_takes_the_same_folder(call, inputs, tmp_path):
+    (tmp_path / "damaged.safetensors").write_bytes(b"no tensors")
+    right = [*tffs_arguments(inputs, tmp_path / "job"), "--no-report", "--no-scene"]
+    done = call(*right, "--weights", tmp_path / "damaged.safetensors")
+    assert done.exit_code == 2, done.output
+    assert Job.open(tmp_path / "job").state().status == "failed"
+    done = call(*right)
+    assert done.exit_code == 0, done.output
+    job = Job.open(tmp_path / "job")
+    assert job.finished(["c2", "c3"]) == ["c2", "c3"]
+    (aside,) = (job.logs / "replaced").iterdir()
+    assert str(aside) in done.output
+    assert "damaged.safetensors" in (aside / "manifest.json").read_text()
+    refused = call(*right, "-R", 2)  # with results it does not give way any more
+    assert "other inputs or parameters" in refused.output
+
+
 def test_wrong_use_is_explained_by_the_parser(call):
     done = call("tffs", "--no-such-option")
     assert done.exit_code == 2

@@ -97,8 +97,9 @@ def _job(
     threads: int | None,
 ) -> "Job":
     """The job of exactly this work and software; others stay beside it, and both are said."""
+    from SSLSegLib.commands.running import create_job
     from SSLSegLib.jobs.fingerprint import fingerprint
-    from SSLSegLib.jobs.folder import Job, short_name
+    from SSLSegLib.jobs.folder import short_name
     from SSLSegLib.jobs.ssl_medsam2 import ssl_medsam2_manifest
     from SSLSegLib.jobs.tffs import tffs_manifest
     from SSLSegLib.tffs.options import TffsOptions
@@ -110,7 +111,7 @@ def _job(
     stem = f"job-{short_name(cohort.name)}"
     folder = out / f"{stem}-{fingerprint(manifest)}"
     others = [path.name for path in sorted(out.glob(f"{stem}-*")) if path.name != folder.name and path.is_dir()]
-    job = Job.create(folder, manifest)
+    job = create_job(folder, manifest)
     state = job.state()
     if state.status == "finished":
         _say(

@@ -11,7 +11,44 @@ if TYPE_CHECKING:
     from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.manifest import Manifest
 
-__all__ = ["print_outputs", "run_in_terminal", "run_manifest"]
+__all__ = ["create_job", "print_outputs", "run_in_terminal", "run_manifest"]
+
+
+def create_job(out: Path, manifest: "Manifest", *, scheduler: str = "local", cpu_if_needed: bool = False) -> "Job":
+    """Make the job of a manifest, or come back to it, once what can be known to fail on this machine has been tried.
+
+    Args:
+        out: The job folder.
+        manifest: What to do.
+        scheduler, cpu_if_needed: Where, see :class:`~SSLSegLib.jobs.folder.Job`.
+
+    Raises:
+        SSLSegError: A device or the scheduler cannot be used, and nothing was written; or the folder holds another job.
+    """
+    from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.kinds import job_kind
+    from SSLSegLib.jobs.schedulers import is_local, require_scheduler
+    from SSLSegLib.weights.device import resolve_device
+
+    require_scheduler(scheduler, job_kind(manifest.kind))
+    if is_local(scheduler):  # elsewhere there are other devices
+        for name in _devices(manifest):
+            resolve_device(name)
+    job = Job.create(out, manifest)
+    job.scheduler, job.cpu_if_needed = scheduler, cpu_if_needed
+    if job.put_aside is not None:
+        said = f"Other work had failed here before its first result; what it wrote is kept in {job.put_aside}."
+        console.print(said, soft_wrap=True, highlight=False, markup=False)
+    return job
+
+
+def _devices(manifest: "Manifest") -> list[str]:
+    """Every device that a manifest names."""
+    parameters = manifest.checked_parameters()
+    training = getattr(parameters, "training", None)
+    named = {*getattr(parameters, "devices", ()), *getattr(training, "devices", ())}
+    named |= {parameters.device} if isinstance(getattr(parameters, "device", None), str) else set()
+    return sorted(named)
 
 
 def run_manifest(
@@ -31,12 +68,9 @@ def run_manifest(
         model: Folder in the job of the network that it trains, to be named at the end.
 
     Raises:
-        SSLSegError: The folder holds another job, or the run fails.
+        SSLSegError: See :func:`create_job`; or the run fails.
     """
-    from SSLSegLib.jobs.folder import Job
-
-    job = Job.create(out, manifest)
-    job.scheduler, job.cpu_if_needed = scheduler, cpu_if_needed
+    job = create_job(out, manifest, scheduler=scheduler, cpu_if_needed=cpu_if_needed)
     run_in_terminal(job, checked=True)
     print_outputs(job)
     if model is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from SSLSegLib.commands.running import print_outputs, run_in_terminal, run_manifest
+from SSLSegLib.commands.running import create_job, print_outputs, run_in_terminal, run_manifest
 from SSLSegLib.commands.shared import (
     BUNDLED,
     CohortArgument,
@@ -78,7 +78,8 @@ def run(
     from SSLSegLib.jobs.manifest import read_manifest
 
     if out is not None:
-        opened = Job.create(out, read_manifest(job / "manifest.json" if job.is_dir() else job))
+        manifest = read_manifest(job / "manifest.json" if job.is_dir() else job)
+        opened = create_job(out, manifest, scheduler=scheduler, cpu_if_needed=cpu_if_needed)
     elif job.is_dir() or job.name == "manifest.json":
         opened = Job.open(job)
     else:

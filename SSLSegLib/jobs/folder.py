@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from SSLSegLib.errors import JobError
 from SSLSegLib.files import read_json, sha256_of, write_json
 from SSLSegLib.jobs.documents import SCHEMA_VERSION, read_document, write_document
-from SSLSegLib.jobs.manifest import Manifest, read_manifest, utc_now, write_manifest
+from SSLSegLib.jobs.failed_start import free_place, replace_failed_start
+from SSLSegLib.jobs.manifest import Manifest, read_manifest, write_manifest
 
 __all__ = ["Job", "JobState", "Status", "short_name"]
 
@@ -78,10 +79,13 @@ class Job:
         # Where and how the work is done, which is no part of what comes out (see jobs.schedulers, jobs.retry).
         self.scheduler = "local"
         self.cpu_if_needed = False
+        self.put_aside: Path | None = None  # what a failed start of other work had written, see jobs.failed_start
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> "Job":
         """Make a job folder, or come back to the one there if it holds the same work.
+
+        Other work that failed before its first result gives way; its files are moved to ``logs/replaced``.
 
         Raises:
             JobError: When the folder holds other work or other files, cannot be written, or its path is too long.
@@ -90,11 +94,17 @@ class Job:
         elsewhere = "Choose another folder with --out."
         if (folder / "manifest.json").exists():
             job = cls.open(folder)
-            if not job.manifest.same_work(manifest):
+            if job.manifest.same_work(manifest):
+                return job
+            try:
+                replaced = replace_failed_start(job, manifest)
+            except OSError as error:
+                raise JobError(f"{folder} cannot be written: {error.strerror}.", remedy=elsewhere) from error
+            if replaced is None:
                 raise JobError(
                     f"{folder} holds a job with other inputs or parameters.", remedy=elsewhere + " Nothing was changed."
                 )
-            return job
+            return replaced
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise JobError(f"{folder} is not empty and not a job folder.", remedy=elsewhere + " Nothing was changed.")
         if sys.platform == "win32" and len(str(folder)) > _LONGEST_FOLDER_ON_WINDOWS:
@@ -185,9 +195,9 @@ class Job:
             yield part
             _seal(part)
             if target.exists():
-                aside = self.logs / "replaced" / f"{target.name}-{utc_now().replace(':', '').replace('+0000', 'Z')}"
+                aside = free_place(self.logs / "replaced" / target.name)
                 aside.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(target, _free(aside))
+                os.replace(target, aside)
             os.replace(part, target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -199,11 +209,6 @@ class Job:
     def finished(self, case_ids: list[str]) -> list[str]:
         """Those of the given cases whose results are there and valid, in the given order."""
         return [case_id for case_id in case_ids if self.has_result(case_id)]
-
-
-def _free(path: Path) -> Path:
-    candidates = (path if number == 0 else path.with_name(f"{path.name}-{number}") for number in range(10_000))
-    return next(candidate for candidate in candidates if not candidate.exists())
 
 
 def _seal(folder: Path) -> None:

@@ -17,7 +17,7 @@ from SSLSegLib.jobs.kinds import job_kind
 from SSLSegLib.jobs.links import refuse_links
 from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.manifest import software_versions, utc_now
-from SSLSegLib.jobs.schedulers import is_local
+from SSLSegLib.jobs.schedulers import require_scheduler
 from SSLSegLib.progress import Progress, silent
 
 __all__ = ["EXIT_CODES", "run_job"]
@@ -44,8 +44,7 @@ def run_job(folder: Path | Job, progress: Progress = silent, *, checked: bool = 
     """
     job = folder if isinstance(folder, Job) else Job.open(folder)
     kind = job_kind(job.manifest.kind)
-    if not is_local(job.scheduler) and not kind.on_clusters:
-        raise JobError(f"Jobs of kind {kind.name!r} run on one machine.", remedy="Leave --scheduler away.")
+    require_scheduler(job.scheduler, kind)
     refuse_links(job.folder)
     with ExitStack() as stack:
         try:

@@ -7,6 +7,7 @@
 What the tasks are: :mod:`SSLSegLib.jobs.cluster_cases` and :mod:`SSLSegLib.jobs.cluster_folds`.
 """
 
+import importlib.util
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qs
 
 from SSLSegLib.errors import JobError
+from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.slurm import read_slurm_configuration, slurm_client
 from SSLSegLib.progress import Progress
 
@@ -30,6 +32,7 @@ __all__ = [
     "is_local",
     "parse_scheduler",
     "patience_of",
+    "require_scheduler",
     "resources_of",
 ]
 
@@ -82,6 +85,30 @@ def parse_scheduler(text: str) -> Scheduler:
     )
 
 
+def require_scheduler(text: str, kind: JobKind) -> None:
+    """What is wrong with a ``--scheduler`` and can be known without asking it.
+
+    Raises:
+        JobError: It is none, its SLURM configuration cannot be used, jobs of this kind run on one machine, or Dask is
+            not installed.
+    """
+    scheduler = parse_scheduler(text)
+    if scheduler.kind == "local":
+        return
+    if not kind.on_clusters:
+        raise JobError(f"Jobs of kind {kind.name!r} run on one machine.", remedy="Leave --scheduler away.")
+    if scheduler.kind == "slurm":
+        read_slurm_configuration(Path(scheduler.target))
+    if importlib.util.find_spec("distributed") is None:
+        raise _without_dask()
+
+
+def _without_dask() -> JobError:
+    return JobError(
+        "Dask is not installed here.", remedy='Install it with: pip install "sslseg[cluster]", or use local.'
+    )
+
+
 @contextmanager
 def connected(scheduler: Scheduler, tasks: int, logs: Path) -> Iterator["Client"]:
     """A Dask client of the scheduler with at least one worker; workers that we started end with it.
@@ -98,9 +125,7 @@ def connected(scheduler: Scheduler, tasks: int, logs: Path) -> Iterator["Client"
     try:
         import distributed
     except ImportError as error:
-        raise JobError(
-            "Dask is not installed here.", remedy='Install it with: pip install "sslseg[cluster]", or use local.'
-        ) from error
+        raise _without_dask() from error
     if configuration is not None:
         with slurm_client(configuration, tasks, logs) as client:
             yield client

@@ -2,6 +2,7 @@ import pytest
 
 from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.folder import Job, JobState, short_name
+from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.manifest import Manifest
 
 
@@ -26,6 +27,59 @@ def test_the_same_work_comes_back_to_the_job_and_other_work_is_refused(make_job)
     with pytest.raises(JobError, match="other inputs or parameters"):
         make_job(seed=4)
     assert (job.folder / "manifest.json").read_bytes() == manifest
+
+
+def failed(job):
+    """As a run leaves it that fails before its first result."""
+    job.events_path.write_text("")
+    job.logs.mkdir()
+    (job.logs / "job.log").write_text("what went wrong")
+    (job.folder / "results").mkdir()
+    job.write_state(JobState(status="failed", message="No such device.", checked=True))
+    return job
+
+
+def test_other_work_that_failed_before_its_first_result_gives_way_and_its_files_are_kept(make_job):
+    first = failed(make_job(seed=3))
+    old = (first.folder / "manifest.json").read_bytes()
+    job = make_job(seed=4)
+    assert Job.open(job.folder).manifest.seed == 4
+    assert job.state() == JobState()  # so that its cases are checked anew
+    assert not job.events_path.exists()
+    assert (job.put_aside / "manifest.json").read_bytes() == old
+    assert (job.put_aside / "job.log").read_text() == "what went wrong"
+    assert "No such device." in (job.put_aside / "state.json").read_text()
+    assert job.put_aside.parent == job.logs / "replaced"
+    assert not job.lock_path.exists()
+
+
+@pytest.mark.parametrize("there", ["results/a/x", "unimatch/training/state.pt", "notes.txt", "logs/replaced/a/x"])
+def test_a_failed_job_with_anything_in_its_folder_loses_nothing_to_other_work(make_job, there):
+    job = failed(make_job(seed=3))
+    (job.folder / there).parent.mkdir(parents=True, exist_ok=True)
+    (job.folder / there).write_text("precious")
+    if there.startswith("logs"):
+        make_job(seed=4)
+    else:
+        with pytest.raises(JobError, match="other inputs or parameters"):
+            make_job(seed=4)
+        assert Job.open(job.folder).manifest.seed == 3
+    assert (job.folder / there).read_text() == "precious"
+
+
+@pytest.mark.parametrize("status", ["pending", "running", "finished", "cancelled"])
+def test_only_a_failed_job_gives_way(make_job, status):
+    job = failed(make_job(seed=3))
+    job.write_state(JobState(status=status))
+    with pytest.raises(JobError, match="other inputs or parameters"):
+        make_job(seed=4)
+
+
+def test_a_failed_job_that_is_being_run_again_does_not_give_way(make_job):
+    job = failed(make_job(seed=3))
+    with JobLock(job.lock_path), pytest.raises(JobError, match="runs this job"):
+        make_job(seed=4)
+    assert Job.open(job.folder).manifest.seed == 3
 
 
 def test_a_wrong_parameter_makes_no_folder(tmp_path):
