@@ -101,9 +101,8 @@ class Estimate:
 
     def in_words(self) -> str:
         """One line for people."""
-        return (
-            f"about {_duration(self.seconds)}, {self.memory / 1e9:.1f} GB of memory, {self.disk / 1e9:.2g} GB of disk"
-        )
+        memory, disk = self.memory / 1e9, max(self.disk, 1e8) / 1e9
+        return f"about {_duration(self.seconds)}, {memory:.1f} GB of memory, {disk:.1f} GB of disk"
 
 
 def estimate_run(

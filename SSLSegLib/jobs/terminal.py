@@ -1,10 +1,13 @@
 """Progress in a terminal: the stage, what is done of it, and the time left."""
 
+import dataclasses
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
+
+from SSLSegLib.jobs.estimate import Estimate
 
 __all__ = ["TerminalProgress"]
 
@@ -57,6 +60,11 @@ class TerminalProgress:
             self._on_stage(stage, total)
         description = f"{stage} {case}" if case else stage
         self._bars.update(self._tasks[stage], completed=done, total=total, description=description)
+
+    def _on_estimate(self, **figures: Any) -> None:
+        known = {field.name for field in dataclasses.fields(Estimate)}
+        found = Estimate(**{name: value for name, value in figures.items() if name in known})
+        self.console.print(f"Expected for this run: {found.in_words()}.", soft_wrap=True, highlight=False)
 
     def _on_result(self, case: str, **fields: Any) -> None:
         seconds = fields.get("seconds")

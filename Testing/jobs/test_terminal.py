@@ -1,6 +1,7 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
 from SSLSegLib.jobs.terminal import TerminalProgress
@@ -30,6 +31,13 @@ def test_a_terminal_shows_the_stage_the_case_what_is_done_and_the_time_left():
     assert "Segmenting la_004" in text
     assert "10/40" in text
     assert re.search(r"left.*(-:--:--|\d:\d\d:\d\d)", text)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_run_will_take_is_said_in_words(terminal):
+    figures = {"seconds": 750, "memory": 2_340_000_000, "memory_on_disk": 1, "disk": 123_400_000_000, "scratch": 1}
+    text = shown(terminal=terminal, events=[("estimate", {**figures, "a figure of a later version": 1})])
+    assert "Expected for this run: about 12 min, 2.3 GB of memory, 123.4 GB of disk." in text
 
 
 def test_a_log_file_gets_a_line_per_stage_and_result_and_no_control_codes():
