@@ -4,7 +4,9 @@ import _thread
 import contextlib
 import multiprocessing
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ from SSLSegLib.errors import SSLSegError
 __all__ = [
     "CLOCK_STEP",
     "LIBRARY",
+    "as_argument",
     "end_children",
     "end_with_parent",
     "kill_tree",
@@ -33,6 +36,11 @@ LIBRARY = Path(__file__).resolve().parent.parent
 
 CLOCK_STEP = 30.0  # seconds by which a process's start time may seem to move when the clock is set
 _PARENT_INTERVAL = 0.5  # seconds between two looks at whether the parent lives
+
+
+def as_argument(path: Path | str) -> str:
+    """A path as it is typed after a command: quoted where the shell of this system would take it apart."""
+    return subprocess.list2cmdline([str(path)]) if sys.platform == "win32" else shlex.quote(str(path))
 
 
 def real_interpreter() -> Path:

@@ -56,6 +56,7 @@ def demo(
     from SSLSegLib.commands.running import print_outputs, run_in_terminal
     from SSLSegLib.commands.shared import load_checked_cohort
     from SSLSegLib.jobs.outcome import score_results
+    from SSLSegLib.processes import as_argument
     from SSLSegLib.selftraining.options import SelfTrainingOptions
 
     generated = cohort is None
@@ -83,7 +84,7 @@ def demo(
     else:
         _say("No unlabelled case has a reference, so there is nothing to score against.")
     if not train and not generated:
-        _say(f"Next, a model for new scans (hours on a CPU): python -m SSLSegLib self-train {job.folder}")
+        _say(f"Next, a model for new scans (hours on a CPU): python -m SSLSegLib self-train {as_argument(job.folder)}")
     print_outputs(job)
 
 
@@ -165,4 +166,4 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _say(sentence: str) -> None:
-    console.print(sentence, highlight=False, markup=False)
+    console.print(sentence, soft_wrap=True, highlight=False, markup=False)

@@ -63,7 +63,13 @@ def _describe(folder: Path) -> dict[str, Any]:
         job = Job.open(folder)
         state = job.state()
     except SSLSegError as error:
-        return {"folder": str(folder), "kind": "?", "status": "damaged", "message": error.problem}
+        return {
+            "folder": str(folder),
+            "kind": "?",
+            "status": "damaged",
+            "message": error.problem,
+            "remedy": error.remedy or "",
+        }
     owner = lock_owner(job.lock_path)
     status: str = state.status
     if status == "running" and (owner is None or (owner_process(owner) is None and _is_here(owner))):
@@ -132,11 +138,15 @@ def show(job: JobArgument, events: Annotated[int, typer.Option(min=0, help="How 
 
 @app.command()
 def resume(job: JobArgument, cpu_if_needed: CpuIfNeededOption = False, scheduler: SchedulerOption = "local") -> None:
-    """Run a job again from where it stands; finished cases are kept."""
+    """Run a job again from where it stands; finished cases are kept. A damaged state.json is put aside."""
     from SSLSegLib.commands.running import print_outputs, run_in_terminal
     from SSLSegLib.jobs.folder import Job
 
     opened = Job.open(job)
+    damaged = opened.mend_state()
+    if damaged is not None:
+        said = f"The job's state was damaged and is kept as {damaged}; going on from the results that are whole."
+        console.print(said, style="yellow", soft_wrap=True, highlight=False, markup=False)
     opened.scheduler, opened.cpu_if_needed = scheduler, cpu_if_needed
     run_in_terminal(opened)
     print_outputs(opened)

@@ -74,27 +74,29 @@ def run_manifest(
     run_in_terminal(job, checked=True)
     print_outputs(job)
     if model is not None:
-        console.print(f"Model: {job.folder / model}", soft_wrap=True, highlight=False)
+        console.print(f"Model: {job.folder / model}", soft_wrap=True, highlight=False, markup=False)
 
 
 def run_in_terminal(job: "Job", *, checked: bool = False) -> None:
     """Run a job with progress bars; leave with exit code 3 where it was cancelled."""
     from SSLSegLib.jobs.runner import EXIT_CODES, run_job
     from SSLSegLib.jobs.terminal import TerminalProgress
+    from SSLSegLib.processes import as_argument
 
     with TerminalProgress(console) as progress:
         state = run_job(job, progress, checked=checked)
     if state.status == "cancelled":
-        console.print(f"Cancelled. Resume with: python -m SSLSegLib run {job.folder}", highlight=False)
+        said = f"Cancelled. Resume with: python -m SSLSegLib run {as_argument(job.folder)}"
+        console.print(said, soft_wrap=True, highlight=False, markup=False)
         raise typer.Exit(EXIT_CODES["cancelled"])
 
 
 def print_outputs(job: "Job") -> None:
     """Say where the results lie."""
-    console.print(f"Results: {job.folder / 'results'}", soft_wrap=True, highlight=False)
+    console.print(f"Results: {job.folder / 'results'}", soft_wrap=True, highlight=False, markup=False)
     for name, path in {
         "Report": job.report / "report.html",
         "Scene": job.folder / "scene.mrb",
     }.items():
         if path.exists():
-            console.print(f"{name}: {path}", soft_wrap=True, highlight=False)
+            console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)

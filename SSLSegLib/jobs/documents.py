@@ -9,26 +9,33 @@ from pydantic import BaseModel, ValidationError
 from SSLSegLib.errors import JobError
 from SSLSegLib.files import read_json, write_text
 
-__all__ = ["SCHEMA_VERSION", "first_problem", "read_document", "write_document"]
+__all__ = ["SCHEMA_VERSION", "DamagedDocumentError", "first_problem", "read_document", "write_document"]
 
 SCHEMA_VERSION = 1
+
+_START_AGAIN = "Make a new job in another folder; results in this one stay as they are."
 
 Document = TypeVar("Document", bound=BaseModel)
 
 
-def read_document(path: Path, model: type[Document], *, what: str) -> Document:
+class DamagedDocumentError(JobError):
+    """A file of a job holds something else than it should, whatever its version."""
+
+
+def read_document(path: Path, model: type[Document], *, what: str, if_damaged: str = _START_AGAIN) -> Document:
     """Read a JSON file that carries ``schema_version`` as the given model.
 
     Args:
         path: The file.
         model: Its pydantic model.
         what: What the file is to a reader, for example ``"manifest"``.
+        if_damaged: What to do then.
 
     Raises:
-        JobError: When the file is missing, unreadable, damaged, or written by a newer version.
+        DamagedDocumentError: When the file is damaged.
+        JobError: When it is missing, unreadable, or written by a newer version.
     """
     path = Path(path)
-    start_again = "Make a new job in another folder; results in this one stay as they are."
     try:
         content = read_json(path)
     except FileNotFoundError as error:
@@ -36,10 +43,10 @@ def read_document(path: Path, model: type[Document], *, what: str) -> Document:
     except OSError as error:
         raise JobError(f"The {what} {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise JobError(f"The {what} {path} is damaged: {_in_words(error)}.", remedy=start_again) from error
+        raise DamagedDocumentError(f"The {what} {path} is damaged: {_in_words(error)}.", remedy=if_damaged) from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int or version < 1:
-        raise JobError(f"The {what} {path} is damaged: it has no schema version.", remedy=start_again)
+        raise DamagedDocumentError(f"The {what} {path} is damaged: it has no schema version.", remedy=if_damaged)
     if version > SCHEMA_VERSION:
         raise JobError(
             f"The {what} {path} was written by a newer version of SSLSeg (schema {version}, here {SCHEMA_VERSION}).",
@@ -48,7 +55,9 @@ def read_document(path: Path, model: type[Document], *, what: str) -> Document:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise JobError(f"The {what} {path} is damaged: {first_problem(error)}.", remedy=start_again) from error
+        raise DamagedDocumentError(
+            f"The {what} {path} is damaged: {first_problem(error)}.", remedy=if_damaged
+        ) from error
 
 
 def write_document(path: Path, document: BaseModel) -> None:

@@ -19,9 +19,12 @@ from pydantic import BaseModel, ConfigDict
 
 from SSLSegLib.errors import JobError
 from SSLSegLib.files import read_json, sha256_of, write_json
-from SSLSegLib.jobs.documents import SCHEMA_VERSION, read_document, write_document
+from SSLSegLib.jobs.documents import SCHEMA_VERSION, DamagedDocumentError, read_document, write_document
 from SSLSegLib.jobs.failed_start import free_place, replace_failed_start
+from SSLSegLib.jobs.links import refuse_links
+from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.manifest import Manifest, read_manifest, write_manifest
+from SSLSegLib.processes import as_argument
 
 __all__ = ["Job", "JobState", "Status", "short_name"]
 
@@ -165,10 +168,40 @@ class Job:
         """The state on disk; pending where none was written yet.
 
         Raises:
-            JobError: When the state is damaged or newer.
+            DamagedDocumentError: When the state is damaged.
+            JobError: When it is newer.
         """
         path = self.folder / "state.json"
-        return read_document(path, JobState, what="job state") if path.exists() else JobState()
+        remedy = f"Go on from the results that are whole: python -m SSLSegLib jobs resume {as_argument(self.folder)}"
+        return read_document(path, JobState, what="job state", if_damaged=remedy) if path.exists() else JobState()
+
+    def mend_state(self) -> Path | None:
+        """Put a damaged state aside: which cases are finished is told by the results themselves.
+
+        Returns:
+            Where the damaged file is kept; None where the state is whole.
+
+        Raises:
+            JobError: The state is newer, or somebody is running the job.
+        """
+        if not self._has_damaged_state():
+            return None
+        refuse_links(self.folder)
+        with JobLock(self.lock_path):
+            if not self._has_damaged_state():  # somebody was quicker
+                return None
+            aside = free_place(self.logs / "replaced" / "state.json")
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.folder / "state.json", aside)
+            self.write_state(JobState())
+        return aside
+
+    def _has_damaged_state(self) -> bool:
+        try:
+            self.state()
+        except DamagedDocumentError:
+            return True
+        return False
 
     def write_state(self, state: JobState) -> None:
         """Replace the state in one step."""

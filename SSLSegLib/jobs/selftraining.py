@@ -14,6 +14,7 @@ from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.manifest import Manifest
+from SSLSegLib.processes import as_argument
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.selftraining.options import Configuration, Preset, SelfTrainingOptions
 
@@ -163,7 +164,9 @@ def require_labels(job: Job) -> Cohort:
         raise JobError(f"{job.folder} is no job that labels cases.", remedy="Name the folder of one.")
     cohort: Cohort = cohort_of()
     if not any(job.result_folder(case.id).is_dir() for case in cohort.unlabelled):
-        raise JobError(f"{job.folder} has no pseudo-labels yet.", remedy=f"Run it first: sslseg run {job.folder}")
+        raise JobError(
+            f"{job.folder} has no pseudo-labels yet.", remedy=f"Run it first: sslseg run {as_argument(job.folder)}"
+        )
     return cohort
 
 

@@ -129,11 +129,23 @@ def test_a_damaged_result_does_not_count_and_is_put_aside_when_made_anew(make_jo
 def test_a_damaged_or_newer_state_is_refused(make_job):
     job = make_job()
     (job.folder / "state.json").write_text("{}")
-    with pytest.raises(JobError, match=r"job state .* damaged"):
+    with pytest.raises(JobError, match=r"job state .* damaged.*jobs resume"):
         job.state()
     (job.folder / "state.json").write_text('{"schema_version": 9}')
     with pytest.raises(JobError, match="newer"):
         job.state()
+    with pytest.raises(JobError, match="newer"):
+        job.mend_state()
+    assert (job.folder / "state.json").read_text() == '{"schema_version": 9}'
+
+
+def test_a_whole_state_needs_no_mending_and_a_damaged_one_of_a_running_job_is_left_alone(make_job):
+    job = make_job()
+    assert job.mend_state() is None
+    (job.folder / "state.json").write_text("torn")
+    with JobLock(job.lock_path), pytest.raises(JobError, match="runs this job"):
+        job.mend_state()
+    assert (job.folder / "state.json").read_text() == "torn"
 
 
 def test_the_state_comes_back_as_written(make_job):

@@ -1,10 +1,13 @@
+import dataclasses
 import json
+import sys
 import time
 
 import pytest
 from typer.testing import CliRunner
 
 from SSLSegLib.__main__ import app
+from SSLSegLib.jobs import kinds
 from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.runner import run_job
 
@@ -45,6 +48,50 @@ def test_a_job_whose_process_died_without_a_word_is_interrupted_and_can_be_resum
     assert listed(tmp_path)["waiting"]["status"] == "interrupted"
     assert call("resume", job.folder).exit_code == 0
     assert job.finished(list("abcd")) == list("abcd")
+
+
+@pytest.mark.parametrize(
+    "content", ['{"schema_version": 1, "status": "fin', "", '{"schema_version": 1, "status": "lost"}']
+)
+def test_only_resuming_a_job_puts_its_damaged_state_aside_and_keeps_whole_results(jobs, make_job, content):
+    job = jobs[0]
+    (job.folder / "state.json").write_text(content)
+    job.result_folder("b").joinpath("count.txt").write_text("edited")
+    kept = {case: (job.result_folder(case) / "when.txt").read_bytes() for case in "abcd"}
+    refused = CliRunner().invoke(app, ["run", str(job.folder)], env={"COLUMNS": "400"})
+    assert refused.exit_code == 2
+    assert f"jobs resume {job.folder}" in refused.output
+    assert (job.folder / "state.json").read_text() == content
+    done = call("resume", job.folder)
+    assert done.exit_code == 0, done.output
+    (aside,) = (job.logs / "replaced").glob("state.json-*")
+    assert str(aside) in done.output
+    assert aside.read_text() == content
+    assert job.state().status == "finished"
+    made_again = [case for case in "abcd" if (job.result_folder(case) / "when.txt").read_bytes() != kept[case]]
+    assert made_again == ["b"]
+
+
+def test_a_newer_state_is_not_put_aside(jobs):
+    job = jobs[0]
+    (job.folder / "state.json").write_text('{"schema_version": 2}')
+    done = call("resume", job.folder)
+    assert done.exit_code == 2
+    assert "newer version" in done.output
+    assert (job.folder / "state.json").read_text() == '{"schema_version": 2}'
+
+
+def test_a_cancelled_run_says_on_one_line_how_to_resume_also_where_the_path_has_spaces(make_job, monkeypatch):
+    job = make_job("a folder [of mine] " + "long" * 30)
+
+    def interrupted(job, progress):
+        raise KeyboardInterrupt
+
+    kind = dataclasses.replace(sys.modules["counting_worker"].KIND, run=interrupted)
+    monkeypatch.setitem(kinds._KINDS, "counting", kind)
+    said = CliRunner().invoke(app, ["run", str(job.folder)], env={"COLUMNS": "60"})
+    assert said.exit_code == 3, said.output
+    assert f"Cancelled. Resume with: python -m SSLSegLib run '{job.folder}'\n" in said.output
 
 
 def test_a_job_is_shown_with_its_latest_events(jobs):
