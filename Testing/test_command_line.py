@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.commands import shared
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.lock import JobLock
+from SSLSegLib.processes import LIBRARY
 
 _SPECIFICATION = importlib.util.spec_from_file_location("small_cohort", Path(__file__).with_name("small_cohort.py"))
 small_cohort = importlib.util.module_from_spec(_SPECIFICATION)
@@ -137,6 +139,19 @@ def test_after_damaged_weights_the_corrected_command_takes_the_same_folder(call,
     assert "damaged.safetensors" in (aside / "manifest.json").read_text()
     refused = call(*right, "-R", 2)  # with results it does not give way any more
     assert "other inputs or parameters" in refused.output
+
+
+@pytest.mark.parametrize("command", [("predict",), ("export-model", "--out", "models")])
+def test_a_missing_job_is_said_before_anything_heavy_is_imported(tmp_path, command):
+    program = "import sys\nfrom SSLSegLib.__main__ import main\n"
+    program += f"sys.argv = ['sslseg', *{command}, 'nowhere']\ntry:\n    main()\nexcept SystemExit as ended:\n"
+    program += "    print(ended.code, {'torch', 'nnunetv2', 'SimpleITK'} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert "There is no manifest at" in done.stderr
+    assert done.stdout.split("\n")[0] == "2 set()", done.stdout
 
 
 def test_wrong_use_is_explained_by_the_parser(call):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["export_model", "predict", "self_train"]
 
 JobArgument = Annotated[Path, typer.Argument(help="A finished pseudo-labelling job.")]
+TrainedArgument = Annotated[Path, typer.Argument(help="A job that self-training has trained a model in.")]
 RoundOption = Annotated[str | None, typer.Option("--round", help="A round's number, or 'baseline'. Default: the last.")]
 TrainingOption = Annotated[
     str, typer.Option(help="Folder of the training in the job, where there are several: self-train says which.")
@@ -86,7 +87,7 @@ def self_train(
 
 
 def predict(
-    job: JobArgument,
+    job: TrainedArgument,
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files, one each; left out: the cohort's test cases.")
     ] = None,
@@ -96,14 +97,16 @@ def predict(
     device: DeviceOption = "auto",
 ) -> None:
     """Segment images with the model of a self-training: the average of its folds, and where they disagree."""
+    opened, cohort = _open(job)  # first: what a missing job needs is no imports
+    trained = _round(opened, training, round_)
+
     from SSLSegLib.errors import CohortError
     from SSLSegLib.jobs.terminal import TerminalProgress
     from SSLSegLib.selftraining.model import load_model
     from SSLSegLib.selftraining.predict import named_images, predict_files
     from SSLSegLib.weights.device import resolve_device
 
-    opened, cohort = _open(job)
-    model = load_model(_round(opened, training, round_))
+    model = load_model(trained)
     if images:
         files = named_images(images)
     else:
@@ -119,16 +122,18 @@ def predict(
 
 
 def export_model(
-    job: JobArgument,
+    job: TrainedArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the model folder into.")],
     round_: RoundOption = None,
     training: TrainingOption = TRAINING,
 ) -> None:
     """Write the model as a standard nnU-Net v2 model folder (nnUNetv2_predict_from_modelfolder, SlicerNNUnet)."""
+    opened, cohort = _open(job)  # first: what a missing job needs is no imports
+    trained = _round(opened, training, round_)
+
     from SSLSegLib.selftraining.export import export_model as export
 
-    opened, cohort = _open(job)
-    folder = export(_round(opened, training, round_), out, cohort)
+    folder = export(trained, out, cohort)
     console.print(f"nnU-Net model: {folder}", soft_wrap=True, highlight=False)
 
 
