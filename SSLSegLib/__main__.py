@@ -6,7 +6,7 @@ import typer
 
 from SSLSegLib import __version__
 from SSLSegLib.checkpoint.commands import train_checkpoint
-from SSLSegLib.commands import cohort, demo, selftraining, tffs, unimatch
+from SSLSegLib.commands import cohort, demo, selftraining, ssl_medsam2, tffs, unimatch
 from SSLSegLib.commands.jobs import app as jobs
 from SSLSegLib.commands.shared import Commands
 from SSLSegLib.commands.vessa import app as vessa
@@ -43,6 +43,7 @@ app.add_typer(vessa, name="vessa")
 app.command()(tffs.tffs)
 app.command()(tffs.run)
 app.command()(tffs.expect)
+app.command()(ssl_medsam2.ssl_medsam2)
 app.command()(selftraining.self_train)
 app.command()(selftraining.predict)
 app.command()(selftraining.export_model)

@@ -35,7 +35,7 @@ def made(inputs, tmp_path, monkeypatch):
         jobs.append(job)
 
     monkeypatch.setattr("SSLSegLib.commands.running.run_in_terminal", not_run)
-    monkeypatch.setattr(demo, "_print_steps", lambda job, cohort: None)
+    monkeypatch.setattr(demo, "print_steps", lambda job, cohort: None)
 
     def call(*arguments):
         weights = ["--weights", str(inputs / "tiny.safetensors"), "--threads", "1", "--device", "cpu"]

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from SSLSegLib.commands.shared import (
     BUNDLED,
@@ -15,6 +14,7 @@ from SSLSegLib.commands.shared import (
     console,
     print_scores,
 )
+from SSLSegLib.commands.steps import print_steps
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.cohort import Cohort
@@ -78,7 +78,7 @@ def demo(
         )
     run_in_terminal(job, checked=not train)  # a training also needs nnU-Net, which the job looks for first
     if train:
-        _print_steps(job, checked)
+        print_steps(job, checked)
     elif scores := score_results(job, checked):
         print_scores(scores, f"Pseudo-labels of {checked.name} against their references")
     else:
@@ -124,45 +124,6 @@ def _job(
     if others:
         _say(f"Not shown, since made with other settings, weights or software: {', '.join(others)}.")
     return job
-
-
-def _print_steps(job: "Job", cohort: "Cohort") -> None:
-    """The table of the report, and what it says."""
-    from SSLSegLib.evaluation.rounds_report import findings, step_rows
-    from SSLSegLib.jobs.ssl_medsam2 import score_steps
-
-    stages, reports = score_steps(job, cohort)
-    rows = step_rows(stages, reports)
-    classes = list(dict.fromkeys(name for row in rows for name in row.by_class))
-    table = Table(
-        title=f"What each step brought on {cohort.name}",
-        caption="Dice: overlap with the reference, 0 to 1. Agreement: Dice of the labels before and after a round.",
-    )
-    table.add_column("step")
-    for name in ("scans", "Dice ± SD", *classes, "HD95 mm", "agreement"):
-        table.add_column(name, justify="right")
-    for group, heading in (("unlabelled", "On the unlabelled scans"), ("test", "On test scans that no step has seen")):
-        of_group = [row for row in rows if row.group == group]
-        if of_group:
-            table.add_section()
-            table.add_row(heading, style="bold")
-        for row in of_group:
-            spread = "" if row.spread is None else f" ± {row.spread:.3f}"
-            table.add_row(
-                row.step,
-                str(row.scans or "–"),
-                _number(row.dice) + spread,
-                *(_number(row.by_class.get(name)) for name in classes),
-                _number(row.hd95_mm, 1),
-                _number(row.agreement),
-            )
-    console.print(table)
-    for sentence in findings(stages, reports):
-        _say(sentence)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _say(sentence: str) -> None:

@@ -1,12 +1,10 @@
 """``self-train``: rounds after a pseudo-labelling job; ``predict``: the model on images; ``export-model``."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from SSLSegLib.commands.shared import (
     DeviceOption,
@@ -16,14 +14,14 @@ from SSLSegLib.commands.shared import (
     TrainingPreset,
     console,
 )
+from SSLSegLib.commands.steps import print_rounds
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.cohort import Cohort
     from SSLSegLib.jobs.folder import Job
     from SSLSegLib.selftraining.folders import RoundFolder
-    from SSLSegLib.selftraining.report import RoundReport
 
-__all__ = ["export_model", "predict", "self_train"]
+__all__ = ["ConfigurationOption", "RoundsOption", "TrainingPresetOption", "export_model", "predict", "self_train"]
 
 JobArgument = Annotated[Path, typer.Argument(help="A finished pseudo-labelling job.")]
 TrainedArgument = Annotated[Path, typer.Argument(help="A job that self-training has trained a model in.")]
@@ -41,14 +39,19 @@ class Configuration(StrEnum):
     three_d = "3d_fullres"
 
 
+RoundsOption = Annotated[int | None, typer.Option(min=1, help="The most rounds. Default: the preset's.")]
+TrainingPresetOption = Annotated[
+    TrainingPreset,
+    typer.Option(help="quick: minutes on a CPU; standard: hours on a GPU; paper: 1,000 epochs, 3 rounds."),
+]
+ConfigurationOption = Annotated[Configuration | None, typer.Option(help="nnU-Net's. Default: the preset's.")]
+
+
 def self_train(
     job: JobArgument,
-    rounds: Annotated[int | None, typer.Option(min=1, help="The most rounds. Default: the preset's.")] = None,
-    preset: Annotated[
-        TrainingPreset,
-        typer.Option(help="quick: minutes on a CPU; standard: hours on a GPU; paper: 1,000 epochs, 3 rounds."),
-    ] = TrainingPreset.quick,
-    configuration: Annotated[Configuration | None, typer.Option(help="Default: the preset's.")] = None,
+    rounds: RoundsOption = None,
+    preset: TrainingPresetOption = TrainingPreset.quick,
+    configuration: ConfigurationOption = None,
     device: DevicesOption = None,
     labelled_only: Annotated[
         bool, typer.Option("--labelled-only", help="Train the baseline: the same network on labelled cases only.")
@@ -80,7 +83,7 @@ def self_train(
     )
     with TerminalProgress(console) as progress:
         work, reports = refine(opened, parameters, seed=seed, scheduler=scheduler, progress=progress)
-    _print_rounds(reports)
+    print_rounds(reports)
     console.print(f"Model and labels: {work}", soft_wrap=True, highlight=False)
     if work.name != WORK:
         console.print(f"Use it with: predict or export-model --training {work.name}", highlight=False)
@@ -156,22 +159,3 @@ def _round(job: "Job", training: str, round_: str | None) -> "RoundFolder":
 def _predictions(job: "Job", training: str) -> Path:
     """Apart from each other where there are several trainings."""
     return job.folder / "predictions" / ("" if training == TRAINING else training)
-
-
-def _print_rounds(reports: "Sequence[RoundReport]") -> None:
-    if not reports:
-        return
-    table = Table(title="Self-training", caption="Agreement: Dice between the labels before and after a round")
-    for column in ("round", "trained on", "left out", "agreement", "to look at", "seconds"):
-        table.add_column(column)
-    for report in reports:
-        flagged = [case for case, change in report.changes.items() if change.flagged]
-        table.add_row(
-            report.name,
-            f"{len(report.labelled)} labelled + {len(report.trained)} pseudo-labelled",
-            ", ".join(f"{case} ({why})" for case, why in report.left_out.items()) or "-",
-            f"{report.agreement:.3f}",
-            ", ".join(flagged) or "-",
-            f"{report.seconds:.0f}",
-        )
-    console.print(table)
