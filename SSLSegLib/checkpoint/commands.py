@@ -27,6 +27,10 @@ def train_checkpoint(
     start_from: Annotated[
         Path | None, typer.Option(help="Start from the weights of another training's folder.")
     ] = None,
+    mean_with: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write the mean of the weights with those of this training's folder. Can be repeated."),
+    ] = None,
     bundle: Annotated[bool, typer.Option("--bundle", help="Make the result the checkpoint that ships.")] = False,
 ) -> None:
     """Train sslseg-small, the bundled SAM2, on generated anatomy (seeded; CPU or CUDA; ends with weights in OUT)."""
@@ -58,7 +62,7 @@ def train_checkpoint(
     with _Bar(console) as bar:
         state = None if start_from is None else start_from / "state.pt"
         Trainer(out, options, progress=bar, start_from=state).run()
-    path = export_checkpoint(out, bundle=bundle)
+    path = export_checkpoint(out, mean_with=mean_with or (), bundle=bundle)
     console.print(f"[green]Done:[/] {path}", soft_wrap=True)
     console.print(f"Curves: {out / 'curve.csv'}, {out / 'validation.csv'}", soft_wrap=True)
 

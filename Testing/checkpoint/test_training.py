@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -118,6 +119,27 @@ def test_a_damaged_state_is_refused(trained, tmp_path):
     (tmp_path / "state.pt").write_bytes((trained[0] / "state.pt").read_bytes()[:1000])
     with pytest.raises(JobError, match="cannot be read"):
         Trainer(tmp_path, TINY)
+
+
+def test_the_mean_of_two_trainings_is_exported_and_says_of_what(trained, tmp_path):
+    folder, trainer = trained
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    state = torch.load(other / "state.pt", weights_only=True)
+    state["average"] = {k: v + 1 if v.is_floating_point() else v for k, v in state["average"].items()}
+    torch.save(state, other / "state.pt")
+    path = export_checkpoint(other, mean_with=[folder])
+    loaded = load_sam2(path)
+    for name, value in loaded.model.state_dict().items():
+        if value.is_floating_point():
+            assert torch.allclose(value, trainer.average[name] + 0.5, atol=2e-3), name
+    said = json.loads(path.with_suffix(".json").read_text())["training"]
+    assert [each["seed"] for each in said["mean_with"]] == [TINY.seed]
+
+    state["average"] = {k: v[..., :1] for k, v in state["average"].items() if v.dim()}
+    torch.save(state, other / "state.pt")
+    with pytest.raises(JobError, match="different shapes"):
+        export_checkpoint(folder, mean_with=[other])
 
 
 def test_exported_weights_load_and_are_the_averaged_ones(trained):
