@@ -22,6 +22,4 @@ def test_true_sizes_are_what_their_names_say(name, billions):
     estimated = estimate_memory(true_size(name))
     assert estimated.parameters / 1e9 == pytest.approx(billions, rel=0.06)
     assert estimated.weights < estimated.inference < estimated.training
-    assert (
-        estimated.inference > estimated.weights + 4 * estimated.trained / 1e9
-    )  # with the adapter
+    assert estimated.inference > estimated.weights + 4 * estimated.trained / 1e9  # with the adapter
