@@ -45,10 +45,15 @@ def call(inputs, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def made(call, tmp_path, monkeypatch):
-    """The parameters of the job that a command makes, without running it."""
+def not_run(monkeypatch):
+    """Jobs are made and not run."""
     for name in ("run_in_terminal", "print_steps", "print_outputs"):
         monkeypatch.setattr(command, name, lambda *_, **__: None)
+
+
+@pytest.fixture
+def made(call, not_run, tmp_path):
+    """The manifest of the job that a command makes."""
 
     def make(*arguments):
         call(*arguments)
@@ -91,12 +96,12 @@ def test_left_out_options_are_those_of_self_train_and_tffs(made):
         (["--weights", "no-such"], "no-such"),
     ],
 )
-def test_what_cannot_work_is_said_before_anything_is_written(call, tmp_path, arguments, said):
+def test_what_cannot_work_is_said_before_anything_is_written(call, not_run, tmp_path, arguments, said):
     assert said in call(*arguments, code=2)
     assert not (tmp_path / "job of mine").exists()
 
 
-def test_a_baseline_without_test_cases_to_compare_on_is_refused(call, tmp_path):
+def test_a_baseline_without_test_cases_to_compare_on_is_refused(call, not_run, tmp_path):
     other = small_cohort.write_small_cohort(tmp_path / "other", labelled=1, unlabelled=1, classes=1)
     assert "Leave --labelled-only out" in call("--labelled-only", code=2, cohort=other)
     assert not (tmp_path / "job of mine").exists()
