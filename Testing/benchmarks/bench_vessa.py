@@ -168,7 +168,7 @@ def spread(values: list[float]) -> float:
 
 
 def guided(arguments: argparse.Namespace) -> None:
-    """UniMatch v2 alone and with VESSA, with and without feedback; scores of the unlabelled cases' final labels."""
+    """UniMatch v2 alone, with SAM2, with VESSA, and without its feedback; scores of the unlabelled cases' labels."""
     from SSLSegLib.unimatch.model import load_model
     from SSLSegLib.unimatch.options import UniMatchOptions
     from SSLSegLib.unimatch.predict import segment
@@ -179,10 +179,13 @@ def guided(arguments: argparse.Namespace) -> None:
         folder = Path(arguments.out) / f"seed_{seed}"
         cohort = phantoms(folder / "cohort", seed, arguments.shape, labelled=2, unseen=6)
         common = {"seed": seed, "steps": arguments.steps, "save_every": 10_000}
-        for name in ("UniMatch v2", "with VESSA", "with VESSA, without feedback"):
+        for name in ("UniMatch v2", "with SAM2", "with VESSA", "with VESSA, without feedback"):
             where = folder / name.replace(" ", "_").replace(",", "")
             if name == "UniMatch v2":
                 done = train(cohort, where, UniMatchOptions.of("quick", **common), device="cpu")
+            elif name == "with SAM2":
+                options = UniMatchOptions.of("quick", guide="sam2", **common)
+                done = train(cohort, where, options, sam2=arguments.weights, device="cpu")
             else:
                 vessa = _model(arguments)
                 features = Sam2Features(vessa.model.segmenter.sam2, "bench")
