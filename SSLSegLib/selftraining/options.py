@@ -123,7 +123,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "folds": 3,
         "network": Network(features=8, most_features=64, convolutions=2, patch_size=(32, 96, 96), batch_size=8),
         "schedule": Schedule(
-            epochs=28,
+            epochs=40,
             iterations=20,
             validation_iterations=1,
             optimizer="adamw",
