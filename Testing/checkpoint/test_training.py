@@ -9,8 +9,9 @@ import torch
 
 from SSLSegLib.checkpoint.configuration import small_configuration
 from SSLSegLib.checkpoint.export import export_checkpoint
+from SSLSegLib.checkpoint.losses import correspondence_loss
 from SSLSegLib.checkpoint.samples import Batch
-from SSLSegLib.checkpoint.training import Trainer, TrainingOptions, correspondence_loss
+from SSLSegLib.checkpoint.training import Trainer, TrainingOptions
 from SSLSegLib.errors import JobError, WeightsError
 from SSLSegLib.weights.loading import load_sam2
 from SSLSegLib.weights.sam2_model import build_sam2
