@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from SSLSegLib.commands.shared import console
@@ -44,12 +45,16 @@ def print_steps(job: "Job", cohort: "Cohort") -> None:
     rows = step_rows(stages, reports)
     classes = list(dict.fromkeys(name for row in rows for name in row.by_class))
     table = Table(
+        box=SIMPLE_HEAD,  # fits 80 columns without cutting the names of the steps
+        pad_edge=False,
+        padding=(0, 0, 0, 1),
         title=f"What each step brought on {cohort.name}",
-        caption="Dice: overlap with the reference, 0 to 1. Agreement: Dice of the labels before and after a round.",
+        caption="Dice: overlap with the reference, 0 to 1; HD95 in mm.\n"
+        "Agreement: Dice of the labels before and after a round.",
     )
-    table.add_column("step")
-    for name in ("scans", "Dice ± SD", *classes, "HD95 mm", "agreement"):
-        table.add_column(name, justify="right")
+    table.add_column("step", min_width=len("Self-training, round 1"))
+    for name in ("scans", "Dice ± SD", *classes, "HD95", "agreement"):
+        table.add_column(name, justify="right", no_wrap=name == "Dice ± SD")
     for group, heading in (("unlabelled", "On the unlabelled scans"), ("test", "On test scans that no step has seen")):
         of_group = [row for row in rows if row.group == group]
         if of_group:
