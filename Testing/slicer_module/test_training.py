@@ -44,7 +44,7 @@ def trained(slicer_host, inputs, batch_job, tmp_path_factory):
         seen.training = panel.refineSection.training.job.folder
         panel.ui.plotButton.click()
         beats = beat()
-        slicer_host.wait_until(lambda: "Training loss" in plot_curves(), 200)
+        slicer_host.wait_until(lambda: "Training loss" in plot_curves(), 600)
         seen.texts.append(panel.ui.refineStatusLabel.text)
         seen.epochs_while_running = len(plot_curves()["Training loss"])
         seen.stall = stop(beats)
@@ -55,7 +55,7 @@ def trained(slicer_host, inputs, batch_job, tmp_path_factory):
         panel = slicer_host.load_module(MODULE)
         attach(slicer_host, panel, seen.training)
         seen.attached_running = panel.refineSection.running
-        slicer_host.wait_until(lambda: not panel.refineSection._timer.active, 300)
+        slicer_host.wait_until(lambda: not panel.refineSection._timer.active, 900)
         panel.ui.plotButton.click()
         seen.curves = plot_curves()
         seen.texts.append(panel.ui.refineStatusLabel.text)
@@ -88,7 +88,7 @@ def stop_and_start(host, panel, seen):
     host.wait_until(lambda: panel.refineSection.training is not first, 60)
     again = panel.refineSection.training
     seen.same_job = again.job.folder == first.job.folder
-    host.wait_until(lambda: len(again.progress.metrics) > before, 200)
+    host.wait_until(lambda: len(again.progress.metrics) > before, 600)
     seen.epochs_after_stop = epochs(again.progress.metrics[before:])
 
 
