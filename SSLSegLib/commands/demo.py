@@ -13,6 +13,7 @@ from SSLSegLib.commands.shared import (
     WeightsOption,
     console,
     print_scores,
+    say,
 )
 from SSLSegLib.commands.steps import print_steps
 
@@ -72,7 +73,7 @@ def demo(
         training = SelfTrainingOptions.of(preset.value, folds=folds, devices=("auto",))
     job = _job(out, checked, weights, training, device=device, threads=threads)
     if train and not generated:
-        _say(
+        say(
             "Self-training on your own scans can take hours on a CPU. It can be stopped at any time (Ctrl-C): the same "
             "command goes on where it was."
         )
@@ -82,9 +83,9 @@ def demo(
     elif scores := score_results(job, checked):
         print_scores(scores, f"Pseudo-labels of {checked.name} against their references")
     else:
-        _say("No unlabelled case has a reference, so there is nothing to score against.")
+        say("No unlabelled case has a reference, so there is nothing to score against.")
     if not train and not generated:
-        _say(f"Next, a model for new scans (hours on a CPU): python -m SSLSegLib self-train {as_argument(job.folder)}")
+        say(f"Next, a model for new scans (hours on a CPU): python -m SSLSegLib self-train {as_argument(job.folder)}")
     print_outputs(job)
 
 
@@ -115,16 +116,12 @@ def _job(
     job = create_job(folder, manifest)
     state = job.state()
     if state.status == "finished":
-        _say(
+        say(
             f"This was done on {state.ended} with the same scans, settings, weights and software; it is shown again. "
             f"Delete {job.folder} to compute it anew."
         )
     elif state.started is not None:
-        _say(f"Going on with {job.folder}.")
+        say(f"Going on with {job.folder}.")
     if others:
-        _say(f"Not shown, since made with other settings, weights or software: {', '.join(others)}.")
+        say(f"Not shown, since made with other settings, weights or software: {', '.join(others)}.")
     return job
-
-
-def _say(sentence: str) -> None:
-    console.print(sentence, soft_wrap=True, highlight=False, markup=False)

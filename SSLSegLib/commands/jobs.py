@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from SSLSegLib.commands.shared import CpuIfNeededOption, SchedulerOption, console
+from SSLSegLib.commands.shared import CpuIfNeededOption, SchedulerOption, console, say
 from SSLSegLib.errors import JobError, SSLSegError
 
 if TYPE_CHECKING:
@@ -126,12 +126,12 @@ def show(job: JobArgument, events: Annotated[int, typer.Option(min=0, help="How 
     opened = Job.open(job)
     for key, value in _describe(opened.folder).items():
         if value:
-            console.print(f"{key:8} {value}", soft_wrap=True, highlight=False, markup=False)
+            say(f"{key:8} {value}")
     console.print(f"{'inputs':8} {len(opened.manifest.inputs)} files, seed {opened.manifest.seed}", highlight=False)
     for each in read_events(opened.events_path)[-events:] if events else []:
         rest = {key: value for key, value in each.items() if key not in ("schema_version", "time", "event")}
         line = f"  {each.get('time', '')} {each['event']} {json.dumps(rest) if rest else ''}"
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(line)
     if left := leftovers(opened, replaced=True):
         console.print(f"{len(left)} leftovers; see `jobs clean`.", highlight=False)
 
@@ -146,7 +146,7 @@ def resume(job: JobArgument, cpu_if_needed: CpuIfNeededOption = False, scheduler
     damaged = opened.mend_state()
     if damaged is not None:
         said = f"The job's state was damaged and is kept as {damaged}; going on from the results that are whole."
-        console.print(said, style="yellow", soft_wrap=True, highlight=False, markup=False)
+        say(said, style="yellow")
     opened.scheduler, opened.cpu_if_needed = scheduler, cpu_if_needed
     run_in_terminal(opened)
     print_outputs(opened)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from SSLSegLib.commands.shared import console
+from SSLSegLib.commands.shared import console, say
 
 if TYPE_CHECKING:
     from SSLSegLib.jobs.folder import Job
@@ -38,7 +38,7 @@ def create_job(out: Path, manifest: "Manifest", *, scheduler: str = "local", cpu
     job.scheduler, job.cpu_if_needed = scheduler, cpu_if_needed
     if job.put_aside is not None:
         said = f"Other work had failed here before its first result; what it wrote is kept in {job.put_aside}."
-        console.print(said, soft_wrap=True, highlight=False, markup=False)
+        say(said)
     return job
 
 
@@ -74,7 +74,7 @@ def run_manifest(
     run_in_terminal(job, checked=True)
     print_outputs(job)
     if model is not None:
-        console.print(f"Model: {job.folder / model}", soft_wrap=True, highlight=False, markup=False)
+        say(f"Model: {job.folder / model}")
 
 
 def run_in_terminal(job: "Job", *, checked: bool = False) -> None:
@@ -87,16 +87,16 @@ def run_in_terminal(job: "Job", *, checked: bool = False) -> None:
         state = run_job(job, progress, checked=checked)
     if state.status == "cancelled":
         said = f"Cancelled. Resume with: python -m SSLSegLib run {as_argument(job.folder)}"
-        console.print(said, soft_wrap=True, highlight=False, markup=False)
+        say(said)
         raise typer.Exit(EXIT_CODES["cancelled"])
 
 
 def print_outputs(job: "Job") -> None:
     """Say where the results lie."""
-    console.print(f"Results: {job.folder / 'results'}", soft_wrap=True, highlight=False, markup=False)
+    say(f"Results: {job.folder / 'results'}")
     for name, path in {
         "Report": job.report / "report.html",
         "Scene": job.folder / "scene.mrb",
     }.items():
         if path.exists():
-            console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)
+            say(f"{name}: {path}")

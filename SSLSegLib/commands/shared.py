@@ -51,6 +51,7 @@ __all__ = [
     "console",
     "load_checked_cohort",
     "print_scores",
+    "say",
     "tffs_options",
 ]
 
@@ -208,6 +209,11 @@ def load_checked_cohort(
     for finding in findings:
         console.print(f"Note: {finding}", style="yellow", highlight=False, markup=False)
     return cohort
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Print text as it is and on one line, so that paths and commands in it can be copied."""
+    console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_scores(scores: Sequence["CaseScores"], title: str) -> None:

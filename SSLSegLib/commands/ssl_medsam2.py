@@ -25,8 +25,8 @@ from SSLSegLib.commands.shared import (
     ThresholdOption,
     TrainingPreset,
     WeightsOption,
-    console,
     load_checked_cohort,
+    say,
     tffs_options,
 )
 from SSLSegLib.commands.steps import print_steps
@@ -112,4 +112,4 @@ def ssl_medsam2(
         f"Model and labels: {job.folder / WORK}",
         f"New scans by it: python -m SSLSegLib predict {as_argument(job.folder)} IMAGES",
     ):
-        console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        say(sentence)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from SSLSegLib.commands.shared import console
+from SSLSegLib.commands.shared import console, say
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.cohort import Cohort
@@ -72,7 +72,7 @@ def print_steps(job: "Job", cohort: "Cohort") -> None:
             )
     console.print(table)
     for sentence in findings(stages, reports):
-        console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        say(sentence)
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -82,9 +82,9 @@ def run(
         opened = create_job(out, manifest, scheduler=scheduler, cpu_if_needed=cpu_if_needed)
     elif job.is_dir() or job.name == "manifest.json":
         opened = Job.open(job)
+        opened.scheduler, opened.cpu_if_needed = scheduler, cpu_if_needed
     else:
         raise JobError(f"{job} does not lie in a job folder.", remedy="Name a folder for the job with --out.")
-    opened.scheduler, opened.cpu_if_needed = scheduler, cpu_if_needed
     run_in_terminal(opened)
     print_outputs(opened)
 
