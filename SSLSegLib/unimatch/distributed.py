@@ -23,6 +23,10 @@ __all__ = ["TrainingTask", "accelerator_on", "joined", "train_together"]
 
 _WORKER = "SSLSegLib.unimatch.worker"
 
+_met: "list[torch.distributed.ProcessGroup]" = []
+"""Groups this process was in, never let go: were the model's gradient reducer the last to hold one, its end would wait,
+with the interpreter's lock in hand, for a thread of the group that needs that lock (torch 2.13)."""
+
 
 class TrainingTask(BaseModel):
     """A training as a process is told of it.
@@ -97,6 +101,7 @@ def joined(task: TrainingTask) -> Iterator[None]:
         rank=task.rank,
         world_size=task.processes,
     )
+    _met.append(torch.distributed.group.WORLD)
     try:
         yield
     finally:
