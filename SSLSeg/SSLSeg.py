@@ -142,21 +142,24 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self):
         self.resultsSection.exit()
-        self.setParameterNode(None)
+        self.untie()  # a run or a loading goes on and asks for the parameters, so the session keeps them
 
     # The scene
 
     def onSceneStartClose(self, caller, event):
+        self.runSection.onSceneClose()
+        self.casesSection.onSceneClose()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):
         if self.parent.isEntered:
             self.initializeParameterNode()
+        else:  # enter() ties the widgets; until then a run may end
+            self.session.parameters = self.logic.getParameterNode()
 
     def onSceneEndImport(self, caller, event):
         if self.parent.isEntered:
-            self.setParameterNode(None)  # its values have come from the file
-            self.initializeParameterNode()
+            self.initializeParameterNode()  # its values have come from the file
 
     def onSceneChanged(self, caller, event):
         if self.session.parameters is not None:
@@ -165,13 +168,18 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self):
         self.setParameterNode(self.logic.getParameterNode())
 
+    def untie(self):
+        """Let the widgets and the scene's parameters go their own ways."""
+        if self._guiTag is not None:
+            self.session.parameters.disconnectGui(self._guiTag)
+            self.removeObserver(self.session.parameters, vtk.vtkCommand.ModifiedEvent, self.onParameters)
+            self._guiTag = None
+
     def setParameterNode(self, parameters):
         """Tie the widgets to the scene's parameters, or untie them (None)."""
         if self.session is None:
             return
-        if self.session.parameters is not None:
-            self.session.parameters.disconnectGui(self._guiTag)
-            self.removeObserver(self.session.parameters, vtk.vtkCommand.ModifiedEvent, self.onParameters)
+        self.untie()
         self.session.parameters = parameters
         if parameters is not None:
             self._guiTag = parameters.connectGui(self.ui)

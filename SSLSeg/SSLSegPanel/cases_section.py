@@ -23,6 +23,7 @@ class CasesSection:
         self.ui, self.session = ui, session
         self._filling = False
         self._shown = []  # ids of the cases in the table's rows
+        self._loading = None  # steps that add cases
         for role in ROLES:
             ui.roleBox.addItem(role_label(role), role)
         stretch(ui.casesTable, 3)
@@ -79,7 +80,7 @@ class CasesSection:
         """What is known of a case that has no problem: its review, or its size in voxels."""
         if case.result:
             return state_label(review_state(case.result))
-        if case.volume is None:
+        if case.volume is None or case.volume.GetImageData() is None:  # an ignored case is not looked at
             return ""
         size = "×".join(map(str, case.volume.GetImageData().GetDimensions()))
         count = len(case.volumes)
@@ -102,13 +103,17 @@ class CasesSection:
         self._filling = True
         table = self.ui.classesTable
         names = segment_names(cases) if parameters else {}
+        # Plain copies: the dictionaries of Slicer's parameter nodes have a get() without a default.
+        ignored, paired = (
+            (dict(parameters.ignoredSegments), dict(parameters.pairedSegments)) if parameters else ({}, {})
+        )
         in_pieces = segments_in_pieces(cases) if names else {}
         labelled = sum(case.role == "labelled" for case in cases)
         table.setRowCount(len(names))
         for row, (name, count) in enumerate(names.items()):
-            used = not parameters.ignoredSegments.get(name, False)
+            used = not ignored.get(name, False)
             put(table, row, 0, name, check=used)
-            put(table, row, 1, "", check=not parameters.pairedSegments.get(name, in_pieces.get(name, False)))
+            put(table, row, 1, "", check=not paired.get(name, in_pieces.get(name, False)))
             put(table, row, 2, _("{n} of {all}").format(n=count, all=labelled))
         self._filling = False
 
@@ -197,9 +202,7 @@ class CasesSection:
         self._load(self.session.logic.sampleSteps())
 
     def onAddSequence(self, node):
-        with slicer.util.tryWithErrorDisplay(_("The sequence could not be added."), waitCursor=True):
-            self.session.logic.addSequence(node)
-            self.session.cases_changed.emit()
+        self._load(self.session.logic.addSequenceSteps(node))
 
     def load(self, path):
         """Load a cohort file, or what lies in a folder, case by case."""
@@ -218,7 +221,14 @@ class CasesSection:
             show_error(error, _("The cases could not be loaded."))
 
         self.ui.addButton.enabled = False
+        self._loading = steps
         self.session.stepper.start(steps, done, failed, said=self._said)
+
+    def onSceneClose(self):
+        """The scene goes: what is being loaded is not wanted in the next one."""
+        if self._loading is not None and self.session.stepper.drop(self._loading):
+            self.ui.addButton.enabled = True
+        self._loading = None
 
     def _said(self, text):
         self.ui.casesSummary.text = text

@@ -66,6 +66,11 @@ def export_steps(cases, choices):
     written = []
     for case in chosen:
         yield _("Writing {name} …").format(name=case.name)
+        if case.result is None or case.volume is None:
+            raise SSLSegError(
+                _("The scan or the label of {name} was deleted during the export.").format(name=case.name),
+                remedy=_("The files of the cases before it are whole: {folder}").format(folder=choices.folder),
+            )
         written += yield from _write_case(case, names[case.id], choices)
     if choices.manifest:
         written += _copy_manifests(chosen, choices.folder)

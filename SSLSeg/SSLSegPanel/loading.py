@@ -7,7 +7,14 @@ from slicer.i18n import tr as _
 
 from SSLSegPanel.casenodes import CaseList
 
-__all__ = ["SAMPLE_SEED", "add_sequence", "add_volumes_of_scene", "load_cohort_steps", "load_steps", "sample_steps"]
+__all__ = [
+    "SAMPLE_SEED",
+    "add_sequence_steps",
+    "add_volumes_of_scene",
+    "load_cohort_steps",
+    "load_steps",
+    "sample_steps",
+]
 
 SAMPLE_SEED = 2026
 
@@ -78,14 +85,24 @@ def add_volumes_of_scene():
     return added
 
 
-def add_sequence(sequence):
-    """The volumes of a sequence as unlabelled cases, each in a node of its own."""
+def add_sequence_steps(sequence):
+    """The volumes of a sequence as unlabelled cases, each in a node of its own: the voxels are copied.
+
+    A generator that pauses after each frame; its value is the list of cases.
+
+    Raises:
+        SSLSegError: It holds something else than scalar volumes; frames before that are added.
+    """
     from SSLSegLib.errors import SSLSegError
 
     cases, added = CaseList(), []
-    for index in range(sequence.GetNumberOfDataNodes()):
+    count = sequence.GetNumberOfDataNodes()
+    for index in range(count):
+        yield _("Adding frame {n} of {all}").format(n=index + 1, all=count)
+        if sequence.GetScene() is None:
+            raise SSLSegError(_("The sequence was deleted while its frames were added."))
         frame = sequence.GetNthDataNode(index)
-        if not frame.IsA("vtkMRMLScalarVolumeNode"):
+        if frame is None or not frame.IsA("vtkMRMLScalarVolumeNode"):
             raise SSLSegError(
                 _("The sequence “{name}” does not hold scalar volumes.").format(name=sequence.GetName()),
                 remedy=_("Choose a sequence of volumes."),

@@ -95,6 +95,8 @@ def _show(run, volume, folder, method, words):
         )
     classes = run.job.manifest.checked_parameters().loaded_cohort().classes
     label = yield from aside(read_label_file, path, classes)
+    if volume.GetScene() is None:
+        raise SSLSegError(_("The volume “{name}” was deleted while it was segmented.").format(name=volume.GetName()))
     grid = node_geometry(volume)
     if label.geometry.matches(grid):  # the file keeps the grid in single precision
         label = LabelMap(label.array, grid)

@@ -30,9 +30,15 @@ class PanelLogic:
 
     # Cases
 
+    def addSequence(self, sequence):
+        """The frames of a sequence as unlabelled cases. Returns the cases."""
+        from SSLSegPanel.prepare import finish
+
+        return finish(self.addSequenceSteps(sequence))
+
     loadSteps = staticmethod(loading.load_steps)
     addVolumesOfScene = staticmethod(loading.add_volumes_of_scene)
-    addSequence = staticmethod(loading.add_sequence)
+    addSequenceSteps = staticmethod(loading.add_sequence_steps)
 
     def sampleSteps(self):
         """Generate the sample scans where they are not there yet, and load them."""
@@ -155,7 +161,8 @@ class PanelLogic:
             background=case.volume,
             foreground=case.uncertainty if case.result is not None else None,
             foregroundOpacity=opacity,
-            rotateToVolumePlane=True,  # slices as they were acquired: the uncertain ones are found among them
+            # Slices as they were acquired: the uncertain ones are found among them. No main window, no slices.
+            rotateToVolumePlane=slicer.app.layoutManager() is not None,
         )
         for other in self.cases:
             for node in (other.segmentation, other.result):

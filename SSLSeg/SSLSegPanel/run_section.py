@@ -27,6 +27,8 @@ class RunSection:
         self.ui, self.session = ui, session
         self.state = "idle"
         self._published, self._publishing = set(), 0
+        self._preparing = None  # steps that end in a started run
+        self._speed = ""  # under which setting the speed of this run is remembered
         self._timer = qt.QTimer()
         self._timer.setInterval(_INTERVAL)
         self._timer.connect("timeout()", self._look)
@@ -59,7 +61,7 @@ class RunSection:
             problem = "" if case.role == "test" else case.problem()
             if problem:
                 found.append(f"{case.name}: {problem}")
-        ignored = session.parameters.ignoredSegments
+        ignored = dict(session.parameters.ignoredSegments)  # Slicer's own has a get() without a default
         if labelled and not [name for name in segment_names(cases) if not ignored.get(name, False)]:
             found.append(_("Tick at least one class."))
         problem = session.logic.weightsProblem(session.parameters.weights, session.weights_folder)
@@ -148,11 +150,13 @@ class RunSection:
             cases = [case for case in self.session.cases if case.role in ("labelled", "unlabelled")]
             kind = "expect" if expect else None
             steps = prepare_steps(cases, self._choices(), folder, kind=kind)
+            self._speed = self._speed_key()  # the scene may be another one when the run ends
         except Exception as error:
             show_error(error, _("The run could not be prepared."))
             return
         self._become("preparing", _("Writing the scans for the run …"))
-        self.session.stepper.start(_started(steps), self.watch, self._not_prepared, said=self._say)
+        self._preparing = _started(steps)
+        self.session.stepper.start(self._preparing, self.watch, self._not_prepared, said=self._say)
 
     def _not_prepared(self, error):
         self._become("idle", "")
@@ -171,7 +175,7 @@ class RunSection:
     def cancel(self):
         """Cancel: ask the job to end, and end it with all it has started if it takes too long."""
         if self.state == "preparing":
-            self.session.stepper.stop()
+            self.session.stepper.drop(self._preparing)
             self._become("idle", _("Cancelled before anything was computed."))
         elif self.state == "running":
             self._become("cancelling", _("Waiting for the run to end …"))
@@ -230,7 +234,8 @@ class RunSection:
 
         def failed(error):
             self._publishing -= 1
-            show_error(error, _("A result could not be shown."))
+            if case.node.GetScene() is not None:  # closed with its scene, which nobody needs to be told
+                show_error(error, _("A result could not be shown."))
 
         self.session.stepper.start(publish_result(case, folder), done, failed)
 
@@ -240,8 +245,8 @@ class RunSection:
         if progress.ended == "finished":
             took = _("Finished in {time}.").format(time=duration(progress.elapsed))
             text = _("The run is finished.") if run.attached else took
-            if progress.seconds_per_step and not run.attached and run.job.manifest.kind == "tffs":
-                set_setting(self._speed_key(), progress.seconds_per_step)
+            if progress.seconds_per_step and not run.attached and run.job.manifest.kind == "tffs" and self._speed:
+                set_setting(self._speed, progress.seconds_per_step)
             if run.job.manifest.kind == "expect":
                 text = self.session.logic.expectedQuality(run.job)
             elif not any(self.session.cases.find(identifier) for identifier in progress.ready):
@@ -282,6 +287,11 @@ class RunSection:
         if run is not None and self.ui.detailsButton.checked:
             self.ui.logText.setPlainText(f"{run.job.folder}\n{run.progress.log}")
             self.ui.logText.moveCursor(qt.QTextCursor.End)
+
+    def onSceneClose(self):
+        """The scene goes: what is being written of it cannot be finished; a run that has started goes on."""
+        if self.state == "preparing":
+            self.cancel()
 
     def close(self):
         """Leave: a run that was started here ends with Slicer, and can be resumed from its folder."""

@@ -104,6 +104,17 @@ class Stepper:
         for steps, *_ in waiting:
             steps.close()
 
+    def drop(self, steps):
+        """Give up one generator. True where it was still queued; nothing is called for it then."""
+        kept = [each for each in self._waiting if each[0] is not steps]
+        dropped = len(kept) < len(self._waiting)
+        self._waiting = kept
+        if dropped:
+            steps.close()
+        if not kept:
+            self._timer.stop()
+        return dropped
+
     def _work(self):
         deadline = time.monotonic() + _STEP_BUDGET
         self._timer.setInterval(0)
@@ -139,7 +150,7 @@ class Session:
 
     Attributes:
         logic: The module's logic.
-        parameters: The scene's :class:`PanelParameters`, None while there is no scene.
+        parameters: The scene's :class:`PanelParameters`, None only while a scene is being closed.
         run: The job that runs or ran last, or None.
         cases_changed, run_changed, results_changed, parameters_changed, setup_changed: Signals.
     """

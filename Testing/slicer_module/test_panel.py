@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import slicer
-from helpers_module import texts
+from helpers_module import quiet, texts
 from slicerhost import pythonqt_lint
 
 MODULE_FOLDER = Path(__file__).resolve().parents[2] / "SSLSeg"
@@ -170,6 +170,7 @@ def test_the_frames_of_a_sequence_become_cases(host, loaded):
     for value in ("0", "1"):
         sequence.SetDataNodeAtValue(loaded.session.cases.find("c0").volume, value)
     loaded.casesSection.onAddSequence(sequence)
+    quiet(host, loaded)
     assert [case.name for case in loaded.session.cases][4:] == ["cine 001", "cine 002"]
 
 

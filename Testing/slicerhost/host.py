@@ -155,7 +155,7 @@ def start(*, window: bool = True) -> Host:
     app._scene, app._logic = parts.scene, parts.application_logic
     slicer.app = app
 
-    from slicerhost import scripted
+    from slicerhost import scripted, slicer_sources
     from slicerhost.modules import FakeSegmentEditorModule, ModulePanel, PlainModule
     from slicerhost.parameter_wrapper import make_parameter_node_wrapper_module
     from slicerhost.sample_data_fake import make_sample_data_module
@@ -164,6 +164,9 @@ def start(*, window: bool = True) -> Host:
     slicer.ScriptedLoadableModule = scripted
     _put("parameterNodeWrapper", make_parameter_node_wrapper_module())
     make_sample_data_module()
+    sources = slicer_sources.sources_folder()
+    if sources is not None:
+        slicer_sources.use_sources(sources)
     slicer.qSlicerScriptedLoadableModuleWidget = ModulePanel  # slicer.util tells scripted panels by this class
     for name, logic in parts.logics.items():
         app.moduleManager()._add(PlainModule(name, logic))

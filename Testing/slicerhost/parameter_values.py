@@ -351,6 +351,14 @@ class ObservedDict(MutableMapping):
         self._value.write(self._node, self._name, {**self._items, key: item})
         self._items[key] = item
 
+    def get(self, key: Any) -> Any:  # Slicer's takes no default
+        return self._items.get(key)
+
+    def pop(self, key: Any) -> Any:  # nor does this
+        item = self._items[key]
+        del self[key]
+        return item
+
     def popitem(self) -> tuple[Any, Any]:
         if not self._items:
             raise KeyError("The dictionary is empty")

@@ -208,3 +208,17 @@ def test_widgets_that_slicer_cannot_tie_are_refused(kinds) -> None:
     ):
         with pytest.raises(RuntimeError):
             made.connectParametersToGui({name: widget})
+
+
+def test_a_dictionary_takes_no_default_as_slicers_own_takes_none(kinds) -> None:
+    wrapper, _inner = kinds
+    made = new(wrapper)
+    made.roles["k"] = Size.LARGE
+    assert made.roles.get("k") is Size.LARGE
+    assert made.roles.get("other") is None
+    with pytest.raises(TypeError):
+        made.roles.get("other", Size.SMALL)
+    with pytest.raises(TypeError):
+        made.roles.pop("other", None)
+    assert made.roles.pop("k") is Size.LARGE
+    assert dict(made.roles) == {}
