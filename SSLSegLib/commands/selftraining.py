@@ -13,6 +13,7 @@ from SSLSegLib.commands.shared import (
     SeedOption,
     TrainingPreset,
     console,
+    say,
 )
 from SSLSegLib.commands.steps import print_rounds
 
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from SSLSegLib.jobs.folder import Job
     from SSLSegLib.selftraining.folders import RoundFolder
 
-__all__ = ["ConfigurationOption", "RoundsOption", "TrainingPresetOption", "export_model", "predict", "self_train"]
+__all__ = [
+    "ConfigurationOption",
+    "FirstLabelsOption",
+    "RoundsOption",
+    "TrainingPresetOption",
+    "export_model",
+    "predict",
+    "self_train",
+]
 
 JobArgument = Annotated[Path, typer.Argument(help="A finished pseudo-labelling job.")]
 TrainedArgument = Annotated[Path, typer.Argument(help="A job that self-training has trained a model in.")]
@@ -30,6 +39,13 @@ TrainingOption = Annotated[
     str, typer.Option(help="Folder of the training in the job, where there are several: self-train says which.")
 ]
 TRAINING = "selftraining"  # jobs.selftraining.WORK; to import it takes longer than to print the help
+
+
+class FirstLabels(StrEnum):
+    """What round 1 is trained on."""
+
+    given = "given"
+    best = "best"
 
 
 class Configuration(StrEnum):
@@ -44,6 +60,13 @@ TrainingPresetOption = Annotated[
     TrainingPreset,
     typer.Option(help="quick: minutes on a CPU; standard: hours on a GPU; paper: 1,000 epochs, 3 rounds."),
 ]
+FirstLabelsOption = Annotated[
+    FirstLabels | None,
+    typer.Option(
+        help="Of round 1. given: the pseudo-labels (the paper); best: those, networks of the labelled cases, or the "
+        "mean, whichever segments left-out labelled cases best. Default: best, with --preset paper given.",
+    ),
+]
 ConfigurationOption = Annotated[Configuration | None, typer.Option(help="nnU-Net's. Default: the preset's.")]
 
 
@@ -52,6 +75,7 @@ def self_train(
     rounds: RoundsOption = None,
     preset: TrainingPresetOption = TrainingPreset.quick,
     configuration: ConfigurationOption = None,
+    first_labels: FirstLabelsOption = None,
     device: DevicesOption = None,
     labelled_only: Annotated[
         bool, typer.Option("--labelled-only", help="Train the baseline: the same network on labelled cases only.")
@@ -68,6 +92,8 @@ def self_train(
     from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.selftraining import WORK, SelfTrainingParameters, refine, require_nnunet
     from SSLSegLib.jobs.terminal import TerminalProgress
+    from SSLSegLib.selftraining.choice import read_choice
+    from SSLSegLib.selftraining.folders import WorkFolder
 
     require_nnunet()
     refuse_sending(scheduler)  # a wrong one is said before any work
@@ -77,6 +103,7 @@ def self_train(
         preset=preset.value,
         rounds=rounds,
         configuration=configuration.value if configuration else None,
+        first_labels=first_labels.value if first_labels else None,
         device=tuple(device or ["auto"]),
         labelled_only=labelled_only,
         revert_to=revert_to,
@@ -84,6 +111,9 @@ def self_train(
     with TerminalProgress(console) as progress:
         work, reports = refine(opened, parameters, seed=seed, scheduler=scheduler, progress=progress)
     print_rounds(reports)
+    choice = None if labelled_only else read_choice(WorkFolder(work).choice)
+    for sentence in choice.sentences() if choice else ():
+        say(sentence)
     console.print(f"Model and labels: {work}", soft_wrap=True, highlight=False)
     if work.name != WORK:
         console.print(f"Use it with: predict or export-model --training {work.name}", highlight=False)

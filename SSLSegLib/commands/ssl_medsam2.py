@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from SSLSegLib.commands.running import create_job, print_outputs, run_in_terminal
-from SSLSegLib.commands.selftraining import ConfigurationOption, RoundsOption, TrainingPresetOption
+from SSLSegLib.commands.selftraining import ConfigurationOption, FirstLabelsOption, RoundsOption, TrainingPresetOption
 from SSLSegLib.commands.shared import (
     BUNDLED,
     CohortArgument,
@@ -40,6 +40,7 @@ def ssl_medsam2(
     rounds: RoundsOption = None,
     preset: TrainingPresetOption = TrainingPreset.quick,
     configuration: ConfigurationOption = None,
+    first_labels: FirstLabelsOption = None,
     labelled_only: Annotated[
         bool,
         typer.Option(
@@ -83,6 +84,7 @@ def ssl_medsam2(
         preset.value,
         rounds=rounds,
         configuration=configuration.value if configuration else None,
+        first_labels=first_labels.value if first_labels else None,
         devices=devices,
         seed=seed,
     )

@@ -39,7 +39,7 @@ def print_rounds(reports: "Sequence[RoundReport]") -> None:
 def print_steps(job: "Job", cohort: "Cohort") -> None:
     """The table of the report, and what it says."""
     from SSLSegLib.evaluation.rounds_report import findings, step_rows
-    from SSLSegLib.jobs.ssl_medsam2 import score_steps
+    from SSLSegLib.jobs.ssl_medsam2 import first_label_sentences, score_steps
 
     stages, reports = score_steps(job, cohort)
     rows = step_rows(stages, reports)
@@ -71,7 +71,7 @@ def print_steps(job: "Job", cohort: "Cohort") -> None:
                 _number(row.agreement),
             )
     console.print(table)
-    for sentence in findings(stages, reports):
+    for sentence in (*first_label_sentences(job), *findings(stages, reports)):
         say(sentence)
 
 

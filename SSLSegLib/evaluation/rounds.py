@@ -19,9 +19,12 @@ from SSLSegLib.evaluation.figures import save_figure
 from SSLSegLib.evaluation.scores import CaseScores, score_case
 from SSLSegLib.files import atomic_path
 
-__all__ = ["Stage", "plot_rounds", "score_folder", "score_rounds", "write_rounds_csv"]
+__all__ = ["FIRST", "Stage", "plot_rounds", "score_folder", "score_rounds", "write_rounds_csv"]
 
 _AHEAD = "pseudo-labels"
+
+FIRST = "first labels"
+"""Name of the stage between pseudo-labels and round 1, where round 1 was not trained on the pseudo-labels as given."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Stage:
     """The scores of one stage on one group of cases.
 
     Args:
-        name: ``pseudo-labels``, ``round 1``, ..., ``labelled only``.
+        name: ``pseudo-labels``, ``first labels``, ``round 1``, ..., ``labelled only``.
         group: Which cases were scored.
         cases: Scores of those with a reference and a prediction.
         agreement: Of a round, with the labels it was trained on; None elsewhere.
@@ -97,6 +100,8 @@ def score_rounds(
     folder = WorkFolder(Path(work))
     first = {case: path / "labels.nii.gz" for case, path in results.items()}
     stages = [Stage(_AHEAD, "unlabelled", score_folder(cohort, cohort.unlabelled, first))]
+    mixed = {case.id: folder.first.predictions / f"{case.id}.nii.gz" for case in cohort.unlabelled}
+    stages.append(Stage(FIRST, "unlabelled", score_folder(cohort, cohort.unlabelled, mixed)))
     for number in folder.finished_rounds():
         of_round = folder.round(number)
         files = {case.id: of_round.predictions / f"{case.id}.nii.gz" for case in cohort.unlabelled}

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from SSLSegLib.evaluation.report import ReportSection
-from SSLSegLib.evaluation.rounds import Stage, plot_rounds, write_rounds_csv
+from SSLSegLib.evaluation.rounds import FIRST, Stage, plot_rounds, write_rounds_csv
 
 if TYPE_CHECKING:
     from SSLSegLib.selftraining.report import RoundReport
@@ -68,6 +68,8 @@ def step_rows(stages: Sequence[Stage], reports: Sequence["RoundReport"]) -> list
     scored = {(stage.group, stage.name): stage for stage in stages}
     first = scored.get(("unlabelled", "pseudo-labels"))
     rows = [_row("unlabelled", "Pseudo-labels (TFFS-MedSAM2, no training)", first)]
+    if mixed := scored.get(("unlabelled", FIRST)):
+        rows.append(_row("unlabelled", "First labels of the training (with networks of the labelled scans)", mixed))
     for report in reports:
         words = f"Self-training, {report.name}"
         rows.append(_row("unlabelled", words, scored.get(("unlabelled", report.name)), report.agreement))

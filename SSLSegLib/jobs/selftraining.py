@@ -16,7 +16,7 @@ from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.manifest import Manifest
 from SSLSegLib.processes import as_argument
 from SSLSegLib.progress import Progress, silent
-from SSLSegLib.selftraining.options import Configuration, Preset, SelfTrainingOptions
+from SSLSegLib.selftraining.options import Configuration, FirstLabels, Preset, SelfTrainingOptions
 
 if TYPE_CHECKING:
     from SSLSegLib.selftraining.report import RoundReport
@@ -45,6 +45,7 @@ class SelfTrainingParameters(BaseModel):
         preset: ``quick``, ``standard`` or ``paper``.
         rounds: The most rounds; the preset's where it is None.
         configuration: nnU-Net's; the preset's where it is None.
+        first_labels: ``given`` or ``best`` (:mod:`SSLSegLib.selftraining.first_labels`); the preset's where it is None.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; several run folds side by side.
         labelled_only: Train the baseline instead: the same network on the labelled cases only.
         revert_to: First undo the rounds after this one.
@@ -56,6 +57,7 @@ class SelfTrainingParameters(BaseModel):
     preset: Preset = "quick"
     rounds: int | None = Field(default=None, ge=1)
     configuration: Configuration | None = None
+    first_labels: FirstLabels | None = None
     device: str | tuple[str, ...] = "auto"
     labelled_only: bool = False
     revert_to: int | None = Field(default=None, ge=0)
@@ -64,7 +66,12 @@ class SelfTrainingParameters(BaseModel):
         """How to train; the devices may be ``auto``."""
         devices = (self.device,) if isinstance(self.device, str) else self.device
         return SelfTrainingOptions.of(
-            self.preset, rounds=self.rounds, configuration=self.configuration, devices=devices, seed=seed
+            self.preset,
+            rounds=self.rounds,
+            configuration=self.configuration,
+            first_labels=self.first_labels,
+            devices=devices,
+            seed=seed,
         )
 
 
@@ -119,7 +126,8 @@ def refine(
     Raises:
         SSLSegError: The labels cannot be refined, or a training fails.
     """
-    from SSLSegLib.jobs.cluster_folds import fold_trainer
+    from SSLSegLib.jobs.cluster_folds import fold_trainer, real_device
+    from SSLSegLib.jobs.left_out import held_out
     from SSLSegLib.selftraining.rounds import revert, self_train, train_labelled_only
 
     cohort = require_labels(job)
@@ -139,7 +147,16 @@ def refine(
             if parameters.labelled_only:
                 train_labelled_only(cohort, results, work, there, progress=progress, trainer=trainer)
                 return work, []
-            outcome = self_train(cohort, results, work, there, progress=progress, trainer=trainer)
+            outcome = self_train(
+                cohort,
+                results,
+                work,
+                there,
+                progress=progress,
+                trainer=trainer,
+                held_out=held_out(job, cohort, progress),
+                device=real_device(options.devices[0]),
+            )
             return work, list(outcome.rounds)
 
 

@@ -4,6 +4,7 @@ Beside what every job folder holds:
 
 results/<case id>/            pseudo-labels, as in a ``tffs`` job
 selftraining/                 rounds/1, rounds/2, ... and baseline, see :mod:`SSLSegLib.selftraining.folders`
+left-out/<case id>/           labelled cases as segmented from the others, where the first labels are chosen by them
 predictions/round_N/<case>/   the final model on the test cases; predictions/baseline/ the labelled-only network
 report/report.html            one report of all steps
 """
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from SSLSegLib.selftraining.folders import RoundFolder
     from SSLSegLib.selftraining.report import RoundReport
 
-__all__ = ["KIND", "SslMedSam2Parameters", "score_steps", "ssl_medsam2_manifest"]
+__all__ = ["KIND", "SslMedSam2Parameters", "first_label_sentences", "score_steps", "ssl_medsam2_manifest"]
 
 _MADE_FROM = "made-from.json"
 
@@ -100,6 +101,7 @@ def preflight(job: Job, progress: Progress) -> None:
 def run(job: Job, progress: Progress) -> None:
     """Algorithm 1, then the comparison and the predictions; whatever is finished is kept and skipped."""
     from SSLSegLib.jobs.cluster_folds import fold_trainer
+    from SSLSegLib.jobs.left_out import held_out
     from SSLSegLib.pipelines import ssl_medsam2
     from SSLSegLib.selftraining.rounds import train_labelled_only
 
@@ -117,7 +119,17 @@ def run(job: Job, progress: Progress) -> None:
         trainer,
     ):
         training = parameters.training.model_copy(update={"devices": devices})
-        refined = ssl_medsam2(cohort, pseudo_label_cases, results, work, training, progress=tell, trainer=trainer)
+        refined = ssl_medsam2(
+            cohort,
+            pseudo_label_cases,
+            results,
+            work,
+            training,
+            progress=tell,
+            trainer=trainer,
+            held_out=held_out(job, cohort, tell),
+            device=device,
+        )
         _predict(job, cohort, refined.model, device, tell)
         if parameters.baseline and any(case.reference for case in cohort.test):
             train_labelled_only(cohort, results, work, training, progress=tell, trainer=trainer)
@@ -139,6 +151,15 @@ def score_steps(job: Job, cohort: Cohort) -> "tuple[list[Stage], list[RoundRepor
     if work.baseline.report.is_file():
         predictions[BASELINE] = _predictions(job, work.baseline.name)
     return score_rounds(cohort, _results(job, cohort), work.path, predictions), reports
+
+
+def first_label_sentences(job: Job) -> list[str]:
+    """What round 1 was trained on and why, where there was a choice (:mod:`SSLSegLib.selftraining.first_labels`)."""
+    from SSLSegLib.selftraining.choice import read_choice
+    from SSLSegLib.selftraining.folders import WorkFolder
+
+    choice = read_choice(WorkFolder(job.folder / WORK).choice)
+    return choice.sentences() if choice else []
 
 
 def _results(job: Job, cohort: Cohort) -> dict[str, Path]:
@@ -198,7 +219,8 @@ def _write_report(job: Job, cohort: Cohort, progress: Progress) -> None:
     progress("stage", stage="Writing the report", total=None)
     training = job.manifest.checked_parameters().training  # type: ignore[attr-defined]
     stages, reports = score_steps(job, cohort)
-    section = rounds_section(job.report, stages, reports, remarks=_remarks(cohort, training, reports))
+    remarks = [*first_label_sentences(job), *_remarks(cohort, training, reports)]
+    section = rounds_section(job.report, stages, reports, remarks=remarks)
     report_results(job.folder, cohort, job.report, title=f"SSL-MedSAM2 on {cohort.name}", sections=[section])
     write_json(stamp, _digests([*_sources(job, cohort), page]))
 
@@ -228,6 +250,7 @@ def _sources(job: Job, cohort: Cohort) -> Iterable[Path]:
         yield from (job.result_folder(case.id) / name for name in ("checksums.json", "review.json"))
     yield from sorted(work.glob("rounds/*/round.json"))
     yield work / "baseline" / "round.json"
+    yield work / "first" / "choice.json"
     yield from sorted((job.folder / "predictions").glob("*/*/result.json"))
     yield from filter(None, (cohort.label_path(case, "reference") for case in cohort.cases))
 
@@ -252,6 +275,10 @@ _STAGES = {
     "planning": "Self-training: planning",
     "preprocessing": "Self-training: preparing the scans",
     "predicting": "Predicting the test scans",
+    "training cross-validation": "Self-training: networks of the labelled scans (epochs)",
+    "labelled cases left out in turn": "Self-training: labelled scans left out in turn",
+    "comparing first labels": "Self-training: what to begin with",
+    "first labels": "Self-training: first labels",
     "training round 1": "Self-training: round 1 (epochs)",
     "training round 2": "Self-training: round 2 (epochs)",
     "training round 3": "Self-training: round 3 (epochs)",

@@ -1,5 +1,6 @@
 """What to expect of the pseudo-labels of a cohort, from its labelled cases alone."""
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from SSLSegLib.tffs.options import TffsOptions
 
 if TYPE_CHECKING:
     from SSLSegLib.evaluation.scores import CaseScores
+    from SSLSegLib.pseudolabels.label import PseudoLabel
     from SSLSegLib.weights.loading import LoadedSam2
 
 __all__ = ["leave_one_out", "reliability"]
@@ -26,14 +28,26 @@ def leave_one_out(
     seed: int,
     progress: Progress = silent,
     scratch: Path | None = None,
+    sink: "Callable[[PseudoLabel], None] | None" = None,
+    skip: Collection[str] = (),
 ) -> list["CaseScores"]:
     """Leave one out: segment each labelled case from the others and score it against its own label.
 
     The honest estimate of quality before any unlabelled case is touched. Features are encoded once and used in both
     roles. It is a little pessimistic: the real run has one labelled case more.
 
+    Args:
+        cohort: Its labelled cases take part.
+        model: SAM2 in memory.
+        options: Of the pseudo-labelling.
+        seed: As in the real run.
+        progress: Listener.
+        scratch: Folder for features that do not fit into memory.
+        sink: Gets every label as soon as it is made.
+        skip: Labelled cases that are not segmented (but help to segment others).
+
     Returns:
-        Scores of each labelled case, in the cohort's order.
+        Scores of each labelled case that was segmented, in the cohort's order.
 
     Raises:
         CohortError: There are fewer than two labelled cases.
@@ -49,12 +63,15 @@ def leave_one_out(
         )
     engine = TffsEngine(model.model, options, model.device)
     labelled = encode_labelled(engine, cohort, cohort.labelled, model.image_size, progress, scratch)
-    others = [[other for other in labelled if other is not held_out] for held_out in labelled]
-    tracking = Tracking(progress, cohort, [each.case for each in labelled], others, options.insertions)
+    wanted = [each for each in labelled if each.case.id not in skip]
+    others = [[other for other in labelled if other is not held_out] for held_out in wanted]
+    tracking = Tracking(progress, cohort, [each.case for each in wanted], others, options.insertions)
     scores = []
-    for held_out, templates in zip(labelled, others, strict=True):
+    for held_out, templates in zip(wanted, others, strict=True):
         image = EncodedImage(held_out.features, held_out.geometry)
         found = segment_case(engine, cohort, held_out.case, image, templates, model, options, seed, tracking)
+        if sink is not None:
+            sink(found)
         prediction = LabelMap(found.mask, held_out.geometry)
         truth = LabelMap(held_out.label, held_out.geometry)
         scores.append(score_case(held_out.case.id, prediction, truth, cohort.classes))

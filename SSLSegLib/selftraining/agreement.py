@@ -13,7 +13,16 @@ import numpy as np
 import SimpleITK
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["FLAG_DICE", "FLAG_VOLUME", "CaseChange", "StopReason", "compare_labels", "mean_agreement", "why_stop"]
+__all__ = [
+    "FLAG_DICE",
+    "FLAG_VOLUME",
+    "CaseChange",
+    "StopReason",
+    "compare_labels",
+    "dice_by_class",
+    "mean_agreement",
+    "why_stop",
+]
 
 FLAG_DICE = 0.7
 """A case whose labels agree less than this is one to look at."""
@@ -42,6 +51,16 @@ class CaseChange(BaseModel):
     flagged: bool
 
 
+def dice_by_class(before: np.ndarray, after: np.ndarray, classes: int) -> list[float | None]:
+    """Dice of each class of two label maps (K, J, I) with values 0..classes; None where neither has the class."""
+    scores: list[float | None] = []
+    for value in range(1, classes + 1):
+        here, there = before == value, after == value
+        size = int(here.sum()) + int(there.sum())
+        scores.append(2.0 * int((here & there).sum()) / size if size else None)
+    return scores
+
+
 def compare_labels(before: np.ndarray | Path, after: np.ndarray | Path, classes: int) -> CaseChange:
     """Compare two label maps of a case.
 
@@ -51,12 +70,7 @@ def compare_labels(before: np.ndarray | Path, after: np.ndarray | Path, classes:
         classes: Number of classes.
     """
     old, new = (_array(labels) for labels in (before, after))
-    scores = []
-    for value in range(1, classes + 1):
-        here, there = old == value, new == value
-        size = int(here.sum()) + int(there.sum())
-        if size:
-            scores.append(2.0 * int((here & there).sum()) / size)
+    scores = [score for score in dice_by_class(old, new, classes) if score is not None]
     dice = float(np.mean(scores)) if scores else None
     either = int(((old > 0) | (new > 0)).sum())
     changed = float((old != new).sum() / either) if either else 0.0

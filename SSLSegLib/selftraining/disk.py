@@ -8,12 +8,12 @@ __all__ = ["disk_use", "folder_bytes"]
 
 
 def disk_use(work: WorkFolder) -> dict[str, int]:
-    """Bytes of each part of a run: ``base``, ``round 1``, ..., ``baseline``.
+    """Bytes of each part that is there: ``base``, ``cross-validation``, ``first``, ``round 1``, ..., ``baseline``.
 
     A round's images are hard links to those of the base and count there.
     """
     seen: set[tuple[int, int]] = set()
-    parts = {"base": work.path / "base"}
+    parts = {"base": work.path / "base", "cross-validation": work.crossvalidation.path, "first": work.first.path}
     parts |= {f"round {number}": work.round(number).path for number in _rounds(work)}
     parts["baseline"] = work.baseline.path
     return {name: folder_bytes(folder, seen) for name, folder in parts.items() if folder.is_dir()}

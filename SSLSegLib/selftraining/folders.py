@@ -6,6 +6,8 @@
     base/     raw/ pre/ labels/ masks/     the dataset, planned and preprocessed once
     rounds/1/ pre/ res/ labels/ predictions/ round.json
     rounds/2/ ...
+    cv/       pre/ res/ predictions/ round.json  cross-validation over the labelled cases
+    first/    labels/ predictions/ choice.json   the labels of round 1, where they are not the pseudo-labels as given
     baseline/ pre/ res/ labels/ round.json  the same network on the labelled cases only
     reverted/                              rounds that were undone, none is ever deleted
 """
@@ -111,6 +113,20 @@ class WorkFolder:
     @property
     def baseline(self) -> RoundFolder:
         return RoundFolder(self.path / "baseline", "baseline")
+
+    @property
+    def crossvalidation(self) -> RoundFolder:
+        return RoundFolder(self.path / "cv", "cross-validation")
+
+    @property
+    def first(self) -> RoundFolder:
+        """Only its labels and predictions are used."""
+        return RoundFolder(self.path / "first", "first labels")
+
+    @property
+    def choice(self) -> Path:
+        """There when it is decided what round 1 is trained on."""
+        return self.path / "first" / "choice.json"
 
     def round(self, number: int) -> RoundFolder:
         return RoundFolder(self.path / "rounds" / str(number), f"round {number}")

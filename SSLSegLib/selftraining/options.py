@@ -4,10 +4,11 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["PRESETS", "Configuration", "Network", "Preset", "Schedule", "SelfTrainingOptions"]
+__all__ = ["PRESETS", "Configuration", "FirstLabels", "Network", "Preset", "Schedule", "SelfTrainingOptions"]
 
 Preset = Literal["quick", "standard", "paper"]
 Configuration = Literal["2d", "3d_fullres"]
+FirstLabels = Literal["given", "best"]
 
 
 class Network(BaseModel):
@@ -39,7 +40,8 @@ class Schedule(BaseModel):
         augmentation: ``nnunet``: its own, with mirroring and turns by up to 180 degrees in 2d; ``light``: the same
             grey-level changes and scaling, turns by up to 15 degrees, and no mirroring, since few iterations are
             better spent on the orientation that patients have.
-        warm_start: Start a fold of a later round from the same fold of the round before. The paper trains anew.
+        warm_start: Start a fold of a later round from the same fold of the round before, and one of round 1 from a
+            network of the cross-validation, where there is one. The paper trains anew.
         save_every: Epochs between checkpoints to resume from.
         workers: Processes that augment data beside the training; 0 augments in the training process, which makes a
             resumed training equal to an uninterrupted one, number for number, on a CPU.
@@ -66,6 +68,9 @@ class SelfTrainingOptions(BaseModel):
     Args:
         preset: Where the other values come from, see :data:`PRESETS`.
         configuration: nnU-Net configuration.
+        first_labels: What round 1 is trained on: the pseudo-labels as ``given`` (the paper), or, for each class, the
+            ``best`` on labelled cases that were left out: those, networks trained on the labelled cases alone, or the
+            mean of both (:mod:`SSLSegLib.selftraining.first_labels`).
         rounds: The most rounds to run (paper: 3 with contrast, 2 without).
         folds: Folds of the unlabelled cases; fewer where there are fewer cases.
         seed: All draws follow from it by name.
@@ -80,6 +85,7 @@ class SelfTrainingOptions(BaseModel):
 
     preset: Preset = "standard"
     configuration: Configuration = "3d_fullres"
+    first_labels: FirstLabels = "given"
     rounds: int = Field(default=3, ge=1)
     folds: int = Field(default=5, ge=1)
     seed: int = Field(default=42, ge=0)
@@ -101,24 +107,29 @@ class SelfTrainingOptions(BaseModel):
         values = {**PRESETS[preset], **{name: value for name, value in changes.items() if value is not None}}
         return cls(preset=preset, **values)
 
-    @property
-    def baseline_schedule(self) -> Schedule:
-        """For the baseline: as many epochs as the final model has seen (with warm start, those of all rounds)."""
+    def baseline_schedule(self, labelled: int) -> Schedule:
+        """For the baseline of so many labelled cases: as many epochs as the final model has seen.
+
+        With warm start these are those of all rounds, and of the cross-validation where first labels are chosen.
+        """
         if not self.schedule.warm_start:
             return self.schedule
-        return self.schedule.model_copy(update={"epochs": self.schedule.epochs * self.rounds})
+        trainings = self.rounds + (self.first_labels == "best" and labelled > 1)
+        return self.schedule.model_copy(update={"epochs": self.schedule.epochs * trainings})
 
     def what(self) -> dict[str, Any]:
         """What the result depends on: everything but how far to go and on which devices."""
-        return self.model_dump(
-            mode="json", exclude={"rounds", "devices", "folds_per_device", "stop_agreement", "stop_gain"}
-        )
+        left_out = {"rounds", "devices", "folds_per_device", "stop_agreement", "stop_gain"}
+        if self.first_labels == "given":
+            left_out.add("first_labels")  # as runs were written down before there was a choice
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Minutes on two CPU cores: a small 2d network, in-process augmentation, three folds.
     "quick": {
         "configuration": "2d",
+        "first_labels": "best",
         "rounds": 2,
         "folds": 3,
         "network": Network(features=8, most_features=64, convolutions=2, patch_size=(32, 96, 96), batch_size=8),
@@ -135,7 +146,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
     },
     # Hours on a GPU: nnU-Net's own network and augmentation with a tenth of its epochs.
-    "standard": {"configuration": "3d_fullres", "rounds": 2, "folds": 5, "schedule": Schedule(epochs=100)},
+    "standard": {
+        "configuration": "3d_fullres",
+        "first_labels": "best",
+        "rounds": 2,
+        "folds": 5,
+        "schedule": Schedule(epochs=100),
+    },
     # The paper: nnU-Net's defaults throughout, three rounds.
     "paper": {"configuration": "3d_fullres", "rounds": 3, "folds": 5, "schedule": Schedule(save_every=10)},
 }

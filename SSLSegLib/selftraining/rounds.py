@@ -2,6 +2,7 @@
 
 ::
 
+    Y^u <- f(X^u | D^l)             the pseudo-labels given     first_labels (or what segments labelled cases better)
     while not converge do
         D <- {D^l, (X^u, Y^u)}      training set building       Run.one_round: build_training_set
         g <- train on D             model refinement            Run.one_round: train_folds
@@ -18,6 +19,7 @@ from typing import Unpack
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.selftraining.agreement import why_stop
 from SSLSegLib.selftraining.errors import SelfTrainingError
+from SSLSegLib.selftraining.first_labels import first_labels
 from SSLSegLib.selftraining.folders import WorkFolder
 from SSLSegLib.selftraining.options import SelfTrainingOptions
 from SSLSegLib.selftraining.report import Outcome, RoundReport
@@ -44,8 +46,8 @@ def self_train(
         work: Folder of this run; see :mod:`SSLSegLib.selftraining.folders`.
         options: How to train.
         how: ``decisions`` (looked at anew before each round where they are left out), ``progress`` (also gets a
-            ``metric`` event after each round with round, agreement), ``interpreter`` and ``trainer``:
-            see :class:`~SSLSegLib.selftraining.run.How`.
+            ``metric`` event after each round with round, agreement), ``interpreter``, ``trainer``, ``held_out`` and
+            ``device``: see :class:`~SSLSegLib.selftraining.run.How`.
 
     Returns:
         The reports of all rounds. The refined labels lie in ``rounds/N/predictions``, the model in ``rounds/N``.
@@ -55,7 +57,7 @@ def self_train(
         CaseError, CohortError: When the input cannot be used.
     """
     run = Run.prepare(cohort, results, work, options, **how)
-    labels = run.first_labels()
+    labels = first_labels(run)
     reports: list[RoundReport] = []
     stopped = None
     while stopped is None:
@@ -82,7 +84,7 @@ def train_labelled_only(
     :func:`self_train`. The model lies in ``baseline``.
     """
     run = Run.prepare(cohort, results, work, options, **how)
-    return run.one_round(run.work.baseline, run.first_labels(), labelled_only=True)
+    return run.one_round(run.work.baseline, run.given_labels(), labelled_only=True)
 
 
 def revert(work: Path, last: int) -> list[int]:

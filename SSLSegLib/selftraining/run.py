@@ -28,19 +28,23 @@ from SSLSegLib.selftraining.dataset import (
     write_corrected,
 )
 from SSLSegLib.selftraining.folders import RoundFolder, WorkFolder
-from SSLSegLib.selftraining.folds import assign_folds, splits
+from SSLSegLib.selftraining.folds import Split, assign_folds, splits
 from SSLSegLib.selftraining.follow import Follower
-from SSLSegLib.selftraining.options import SelfTrainingOptions
+from SSLSegLib.selftraining.options import Schedule, SelfTrainingOptions
 from SSLSegLib.selftraining.plan import PlanSpec
 from SSLSegLib.selftraining.relabel import build_training_set
 from SSLSegLib.selftraining.report import RoundReport, RoundRoles, read_report, write_report
 from SSLSegLib.selftraining.settings import check_settings
 from SSLSegLib.selftraining.train_fold import FoldSpec
 
-__all__ = ["How", "Run", "Trainer"]
+__all__ = ["HeldOut", "How", "Run", "Trainer", "TrainingSet"]
 
 Trainer = Callable[[Sequence[Child], Sequence[str], Path, Events], None]
 """Trains folds as :func:`~SSLSegLib.selftraining.children.run_children` does, here or elsewhere."""
+
+HeldOut = Callable[[], Mapping[str, Path]]
+"""Labelled case -> folder of the pseudo-label that the method of the given ones makes of it from the *other* labelled
+cases. Made when it is asked for."""
 
 
 class How(TypedDict, total=False):
@@ -51,12 +55,31 @@ class How(TypedDict, total=False):
         fold, epoch, epochs, train_loss, val_loss, pseudo_dice, learning_rate, seconds.
     interpreter: Python for the child processes; found when left out.
     trainer: Where the folds are trained; here when left out.
+    held_out: For the choice of the first labels (``SelfTrainingOptions.first_labels``); without it there is none.
+    device: What this process itself predicts on; the first of the training's when left out.
     """
 
     decisions: Decisions | None
     progress: Progress
     interpreter: Path | None
     trainer: Trainer
+    held_out: HeldOut | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What networks are trained on.
+
+    Args:
+        roles: Which case is what.
+        splits: Of each fold, by case; every case of a fold's ``val`` is predicted by it.
+        labels: Case -> label file in nnU-Net's values, of all cases.
+    """
+
+    roles: RoundRoles
+    splits: Sequence[Split]
+    labels: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -71,6 +94,8 @@ class Run:
     progress: Progress
     interpreter: Path
     trainer: Trainer
+    held_out: HeldOut | None
+    device: str
     keys: Mapping[str, str]
     folds: Mapping[str, int]
 
@@ -86,6 +111,8 @@ class Run:
         progress: Progress = silent,
         interpreter: Path | None = None,
         trainer: Trainer = run_children,
+        held_out: HeldOut | None = None,
+        device: str | None = None,
     ) -> "Run":
         """Export the dataset, deal the folds and plan: each only once."""
         work = WorkFolder(Path(folder).resolve())
@@ -100,9 +127,12 @@ class Run:
             unlabelled = [case.id for case in cohort.unlabelled]
             write_json(work.folds, assign_folds(unlabelled, options.folds, options.seed))
         folds = json.loads(work.folds.read_text(encoding="utf-8"))
-        return cls(cohort, where, work, options, decisions, progress, interpreter, trainer, keys, folds)
+        device = device or options.devices[0]
+        return cls(
+            cohort, where, work, options, decisions, progress, interpreter, trainer, held_out, device, keys, folds
+        )
 
-    def first_labels(self) -> dict[str, Path]:
+    def given_labels(self) -> dict[str, Path]:
         """Case -> label in nnU-Net's values: people's labels, and the pseudo-labels given."""
         return {case: self.work.labels / f"{key}.nii.gz" for case, key in self.keys.items()}
 
@@ -117,13 +147,34 @@ class Run:
         return {**labels, **predicted}
 
     def one_round(self, target: RoundFolder, labels: Mapping[str, Path], *, labelled_only: bool = False) -> RoundReport:
-        """Build the training set, train the folds, put their predictions together; nothing if all that is done."""
+        """A round from labels of all cases, or the baseline."""
+        if labelled_only:
+            schedule = self.options.baseline_schedule(len(self.cohort.labelled))
+            return self.trained(target, lambda: self._training_set(labels, True), schedule, compared=False)
+        return self.trained(target, lambda: self._training_set(labels, False), self.options.schedule)
+
+    def trained(
+        self,
+        target: RoundFolder,
+        training_set: Callable[[], TrainingSet],
+        schedule: Schedule,
+        *,
+        compared: bool = True,
+    ) -> RoundReport:
+        """Build the training set, train the folds, put their predictions together; nothing if all that is done.
+
+        Args:
+            target: Where.
+            training_set: Decides what is trained on; not asked where a run that was stopped has asked it.
+            schedule: How.
+            compared: Whether the agreement of predictions and labels says anything.
+        """
         if target.report.is_file():
             return read_report(target.report)
         started = time.monotonic()
-        roles = self._training_set(target, labels, labelled_only)
+        roles = self._lay_out(target, training_set)
         configuration = self.options.configuration
-        self._train_folds(target, sorted(roles.folds), labelled_only)
+        self._train_folds(target, sorted(roles.folds), schedule)
         report = RoundReport(
             name=target.name,
             configuration=configuration,
@@ -136,15 +187,24 @@ class Run:
             seconds=round(time.monotonic() - started, 1),
         )
         changes = self._publish_predictions(target, report)
-        agreement = None if labelled_only else mean_agreement(list(changes.values()))
+        agreement = mean_agreement(list(changes.values())) if compared else None
         report = report.model_copy(update={"changes": changes, "agreement": agreement})
         write_report(target.report, report)
         return report
 
-    def _training_set(self, target: RoundFolder, labels: Mapping[str, Path], labelled_only: bool) -> RoundRoles:
-        """Decide which case is what and lay out the training data; a round that was begun keeps its decisions."""
+    def _lay_out(self, target: RoundFolder, training_set: Callable[[], TrainingSet]) -> RoundRoles:
+        """Lay out the training data; a round that was begun keeps its decisions."""
         if target.relabelled.is_file():
             return RoundRoles.model_validate_json(target.relabelled.read_bytes())
+        wanted = training_set()
+        labels = {self.keys[case]: path for case, path in wanted.labels.items()}
+        named = [{part: [self.keys[case] for case in split[part]] for part in split} for split in wanted.splits]
+        build_training_set(self.work, target, self.options.configuration, labels, named, self.progress)
+        write_text(target.relabelled, wanted.roles.model_dump_json(indent=2) + "\n")
+        return wanted.roles
+
+    def _training_set(self, labels: Mapping[str, Path], labelled_only: bool) -> TrainingSet:
+        """Decide which case is what in a round."""
         labels = dict(labels)
         decisions = self.decisions
         if decisions is None:  # the baseline compares with the cohort as it was given, without corrections
@@ -163,11 +223,7 @@ class Run:
             left_out=left_out,
             folds={fold: tuple(split["val"]) for fold, split in enumerate(by_case) if split["val"]},
         )
-        by_key = {self.keys[case]: path for case, path in labels.items()}
-        named = [{part: [self.keys[case] for case in split[part]] for part in split} for split in by_case]
-        build_training_set(self.work, target, self.options.configuration, by_key, named, self.progress)
-        write_text(target.relabelled, roles.model_dump_json(indent=2) + "\n")
-        return roles
+        return TrainingSet(roles, by_case, labels)
 
     def _left_out(self, labels: Mapping[str, Path], decisions: Decisions, labelled_only: bool) -> dict[str, str]:
         """Unlabelled case -> why its pseudo-label is not trained on."""
@@ -183,9 +239,8 @@ class Run:
                 reasons[case] = "empty"
         return reasons
 
-    def _train_folds(self, target: RoundFolder, folds: list[int], labelled_only: bool) -> None:
+    def _train_folds(self, target: RoundFolder, folds: list[int], schedule: Schedule) -> None:
         options, configuration = self.options, self.options.configuration
-        schedule = options.baseline_schedule if labelled_only else options.schedule
         slots = _slots(options, len(folds))
         threads = max(1, usable_cores() // len(slots))
         environment = child_environment(
@@ -223,12 +278,21 @@ class Run:
         self.trainer(list(children.values()), slots, self.interpreter, follow)
 
     def _warm_start(self, target: RoundFolder, fold: int) -> Path | None:
-        """The same fold of the round before, if the schedule asks for it."""
+        """The same fold of the round before, if the schedule asks for it; before round 1 comes the cross-validation.
+
+        Its networks have seen no pseudo-label, so each may be followed by any fold.
+        """
         number = target.path.name
-        if not self.options.schedule.warm_start or not number.isdigit() or number == "1":
+        if not self.options.schedule.warm_start or not number.isdigit():
             return None
-        before = self.work.round(int(number) - 1).fold(self.options.configuration, fold) / "checkpoint_final.pth"
-        return before if before.is_file() else None
+        before, same = self.work.round(int(number) - 1), fold
+        if number == "1":
+            before = self.work.crossvalidation
+            if not before.report.is_file():
+                return None
+            same = fold % len(read_report(before.report).folds)
+        checkpoint = before.fold(self.options.configuration, same) / "checkpoint_final.pth"
+        return checkpoint if checkpoint.is_file() else None
 
     def _publish_predictions(self, target: RoundFolder, report: RoundReport) -> dict[str, CaseChange]:
         """The union of the folds' predictions in the cohort's values, and how each differs from the label before."""
@@ -242,7 +306,8 @@ class Run:
                 label = LabelMap(values.from_nnunet(array.astype(np.uint8)), grid)
                 write_label(target.predictions / f"{case}.nii.gz", label, self.cohort.classes, reference=grid)
                 changes[case] = compare_labels(target.labels / f"{key}.nii.gz", array, len(self.cohort.classes))
-                self.progress("result", case=case, round=target.name, dice=changes[case].dice)
+                if case in self.folds:  # a labelled case, in the cross-validation, is no result
+                    self.progress("result", case=case, round=target.name, dice=changes[case].dice)
         return changes
 
 

@@ -165,7 +165,7 @@ def test_corrected_cases_join_the_labelled_ones_with_the_persons_label(reviewed)
 def test_the_baseline_sees_no_pseudo_label(finished, tmp_path):
     work = WorkFolder(finished.copy_planned(tmp_path / "work"))
     run = Run.prepare(finished.cohort, finished.results, work.path, finished.options)
-    roles = run._training_set(work.baseline, run.first_labels(), labelled_only=True)
+    roles = run._lay_out(work.baseline, lambda: run._training_set(run.given_labels(), labelled_only=True))
     found = json.loads((work.baseline.preprocessed / DATASET / "splits_final.json").read_text())
     assert all(split["train"] == ["c0", "c1"] for split in found)
     assert roles.trained == ()
@@ -173,6 +173,10 @@ def test_the_baseline_sees_no_pseudo_label(finished, tmp_path):
 
 
 def test_the_baseline_trains_as_long_as_the_final_model():
-    warm, cold = tiny_options(rounds=3), tiny_options(schedule=TINY_SCHEDULE.model_copy(update={"warm_start": False}))
-    assert warm.baseline_schedule.epochs == 3 * warm.schedule.epochs
-    assert cold.baseline_schedule == cold.schedule
+    warm = tiny_options(rounds=3, first_labels="given")
+    chosen = tiny_options(rounds=3, first_labels="best")
+    cold = tiny_options(schedule=TINY_SCHEDULE.model_copy(update={"warm_start": False}))
+    assert warm.baseline_schedule(2).epochs == 3 * warm.schedule.epochs
+    assert chosen.baseline_schedule(2).epochs == 4 * chosen.schedule.epochs, "the cross-validation was warm start"
+    assert chosen.baseline_schedule(1).epochs == 3 * chosen.schedule.epochs, "one case leaves nothing to choose by"
+    assert cold.baseline_schedule(2) == cold.schedule
