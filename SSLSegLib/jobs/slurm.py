@@ -1,6 +1,7 @@
 """Dask workers as jobs of a SLURM system: asked for, waited for, replaced when lost, and ended with the run."""
 
 import getpass
+import logging
 import math
 import os
 import shlex
@@ -33,6 +34,8 @@ JOB_NAME = "sslseg"
 _ASK_SECONDS = 30  # for an answer of sbatch or squeue
 _LOOK_SECONDS = 5  # between two looks for a first worker
 _REPLACE_SECONDS = 15  # between two looks for lost workers
+_FAILED_STARTS = 5  # SLURM jobs that are replaced though their worker never came; more would fail, too
+_LOG = logging.getLogger("SSLSegLib")
 
 
 class SlurmConfiguration(BaseModel):
@@ -139,7 +142,7 @@ def slurm_client(configuration: SlurmConfiguration, tasks: int, logs: Path) -> I
         cluster.scale(jobs=jobs)
         with Client(cluster, set_as_default=False) as client:
             _wait_for_a_worker(client, cluster, configuration.start_timeout, logs)
-            with _lost_workers_replaced(cluster, jobs):
+            with _lost_workers_replaced(cluster, jobs, logs):
                 yield client
 
 
@@ -209,12 +212,29 @@ def _last_line(logs: Path, numbers: set[str]) -> str:
 
 
 @contextmanager
-def _lost_workers_replaced(cluster: "SLURMCluster", jobs: int) -> Iterator[None]:
-    """Dask forgets a worker that is lost; to ask for the same number again starts another one."""
+def _lost_workers_replaced(cluster: "SLURMCluster", jobs: int, logs: Path) -> Iterator[None]:
+    """Keep asking for the same number of SLURM jobs.
+
+    Dask forgets a worker that is lost, and asks for another one when it is told the number again; of a SLURM job that
+    ends before its worker is there it never hears.
+    """
     ended = threading.Event()
 
     def keep() -> None:
+        there: set[str | None] = set()  # SLURM jobs whose worker has been there: Dask sees to them itself
+        failed = 0
         while not ended.wait(_REPLACE_SECONDS):
+            numbers = {name: worker.job_id for name, worker in list(cluster.workers.items())}
+            connected = {worker["name"] for worker in list(cluster.scheduler_info["workers"].values())}
+            there |= {numbers[name] for name in connected & numbers.keys()}
+            absent = {name: number for name, number in numbers.items() if number not in there}
+            known = _known_jobs() if absent else None
+            for name, number in absent.items():
+                if known is not None and number not in known and failed < _FAILED_STARTS:
+                    failed += 1
+                    said = _last_line(logs, {number}) if number else "SLURM did not take it."
+                    _LOG.warning("A SLURM job ended before its worker was there; asking for another one. %s", said)
+                    cluster.loop.add_callback(cluster.workers.pop, name, None)
             cluster.scale(jobs=jobs)
 
     thread = threading.Thread(target=keep, name="sslseg-slurm", daemon=True)

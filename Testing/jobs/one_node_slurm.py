@@ -132,9 +132,9 @@ def one_node_slurm(folder: Path, *, cpus: int = 2, memory: int = 4000) -> Iterat
                 daemon.wait()
 
 
-def jobs(environment: dict[str, str]) -> list[str]:
+def jobs(environment: dict[str, str], state: str = "PENDING,RUNNING,COMPLETING") -> list[str]:
     """Numbers of all SLURM jobs that are queued, running or about to end."""
-    return ask(["squeue", "--noheader", "--format=%i"], environment).split()
+    return ask(["squeue", "--noheader", "--format=%i", f"--states={state}"], environment).split()
 
 
 def ask(command: list[str], environment: dict[str, str]) -> str:

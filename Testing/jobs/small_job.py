@@ -16,12 +16,14 @@ small_cohort = importlib.util.module_from_spec(_SPECIFICATION)
 _SPECIFICATION.loader.exec_module(small_cohort)
 
 
-def small_manifest(folder: Path, *, unlabelled: int = 3, slices: int = 4, classes: int = 1) -> Manifest:
+def small_manifest(
+    folder: Path, *, unlabelled: int = 3, slices: int = 4, classes: int = 1, threshold: float = 0.5
+) -> Manifest:
     path = small_cohort.write_small_cohort(
         folder / "cohort", labelled=1, unlabelled=unlabelled, slices=slices, classes=classes
     )
     weights = small_cohort.write_random_weights(folder / "tiny.safetensors")
-    options = TffsOptions(insertions=2, largest_component=False)
+    options = TffsOptions(insertions=2, largest_component=False, threshold=threshold)
     return tffs_manifest(
         Cohort.load(path), str(weights), options, seed=3, device="cpu", threads=1, report=False, scene=False
     )

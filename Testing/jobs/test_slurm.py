@@ -1,6 +1,7 @@
 """SLURM as it really is: its own daemons are started here, one node, where they are installed."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,11 +11,14 @@ from pathlib import Path
 import one_node_slurm
 import pytest
 import small_job
+import torch
 
 from SSLSegLib.errors import JobError
 from SSLSegLib.files import read_json, write_json
+from SSLSegLib.jobs import slurm as slurm_workers
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.runner import run_job
+from SSLSegLib.jobs.selftraining import SelfTrainingParameters, selftraining_manifest
 from SSLSegLib.jobs.slurm import (
     SlurmConfiguration,
     read_slurm_configuration,
@@ -22,6 +26,9 @@ from SSLSegLib.jobs.slurm import (
     slurm_cluster_arguments,
 )
 from SSLSegLib.processes import LIBRARY
+from SSLSegLib.progress import silent
+from SSLSegLib.selftraining.options import Network, Schedule, SelfTrainingOptions
+from SSLSegLib.selftraining.trainer import load_checkpoint
 
 SMALL = {"workers": 1, "cores": 1, "memory": "1500MB", "walltime": "00:20:00", "start_timeout": 120}
 
@@ -52,6 +59,14 @@ def assert_no_slurm_job_is_left(slurm) -> None:
     while left := one_node_slurm.jobs(slurm):
         assert time.monotonic() < deadline, f"SLURM jobs were left: {left}"
         time.sleep(0.5)
+
+
+def wait_for(what):
+    deadline = time.monotonic() + 60
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+    return found
 
 
 def test_a_slurm_configuration_becomes_a_script_that_asks_for_it(tmp_path):
@@ -127,6 +142,16 @@ def test_when_the_slurm_job_of_the_only_worker_is_cancelled_another_one_ends_the
     assert_no_slurm_job_is_left(slurm)
 
 
+def test_a_slurm_job_that_ends_before_its_worker_is_there_is_replaced(tmp_path, slurm, monkeypatch):
+    monkeypatch.setattr(slurm_workers, "_REPLACE_SECONDS", 1)
+    three = SlurmConfiguration(**SMALL | {"workers": 3})  # on two CPUs: the third waits in the queue
+    with slurm_client(three, 3, tmp_path / "logs"):
+        queued = wait_for(lambda: one_node_slurm.jobs(slurm, "PENDING"))
+        one_node_slurm.ask(["scancel", *queued], slurm)
+        wait_for(lambda: set(one_node_slurm.jobs(slurm, "PENDING")) - set(queued))
+    assert_no_slurm_job_is_left(slurm)
+
+
 def test_jobs_cancel_leaves_no_slurm_job_and_a_job_that_can_be_resumed(tmp_path, slurm):
     manifest = small_job.small_manifest(tmp_path / "inputs", unlabelled=6, slices=20)
     job = Job.create(tmp_path / "job", manifest)
@@ -153,3 +178,68 @@ def test_jobs_cancel_leaves_no_slurm_job_and_a_job_that_can_be_resumed(tmp_path,
     assert read_json(job.folder / "manifest.json")["seed"] == manifest.seed
     assert_no_slurm_job_is_left(slurm)
     assert run_job(Job.open(job.folder)).status == "finished"
+
+
+TINY = SelfTrainingOptions.of(
+    "quick",
+    rounds=1,
+    folds=2,
+    network=Network(features=4, most_features=8, convolutions=1, patch_size=(4, 32, 32), batch_size=2),
+    schedule=Schedule(
+        epochs=20,
+        iterations=2,
+        validation_iterations=1,
+        optimizer="adamw",
+        augmentation="light",
+        warm_start=True,
+        workers=0,
+        compile=False,
+    ),
+)
+
+
+def refine(labelled: Job, folder: Path, scheduler: str, progress=silent) -> Job:
+    """A real self-training, smaller than any preset, of a copy of a labelled job; returns the copy."""
+    copy = Job.open(shutil.copytree(labelled.folder, folder / "labelled"))
+    job = Job.create(folder / "refinement", selftraining_manifest(copy, seed=5))
+    job.scheduler = scheduler
+    with pytest.MonkeyPatch.context() as during:
+        during.setattr(SelfTrainingParameters, "options", lambda self, seed: TINY.model_copy(update={"seed": seed}))
+        assert run_job(job, progress).status == "finished"
+    return copy
+
+
+def trained_weights(job: Job) -> list[dict[str, torch.Tensor]]:
+    found = sorted((job.folder / "selftraining" / "rounds" / "1" / "res").rglob("checkpoint_final.pth"))
+    return [load_checkpoint(path)["network_weights"] for path in found]
+
+
+def new_labels(job: Job) -> dict[str, bytes]:
+    found = sorted((job.folder / "selftraining" / "rounds" / "1" / "predictions").glob("*.nii.gz"))
+    return {path.name: path.read_bytes() for path in found}
+
+
+def test_folds_are_trained_on_slurm_as_here_also_when_all_slurm_jobs_are_cancelled_half_way(tmp_path, slurm):
+    labelled = Job.create(tmp_path / "job", small_job.small_manifest(tmp_path / "inputs", threshold=0.05))
+    assert run_job(labelled).status == "finished"
+    here = refine(labelled, tmp_path / "here", "local")
+    cancelled, epochs = [], []
+
+    def cancel_all_after_an_epoch(event, **fields):
+        if event == "metric" and "epoch" in fields:
+            epochs.append((fields["fold"], fields["epoch"]))
+            if not cancelled:
+                cancelled.extend(one_node_slurm.jobs(slurm))
+                one_node_slurm.ask(["scancel", *cancelled], slurm)
+
+    scheduler = f"slurm:{configuration(tmp_path, workers=2)}"
+    there = refine(labelled, tmp_path / "there", scheduler, cancel_all_after_an_epoch)
+    assert len(cancelled) == 2
+    assert set(epochs) == {(fold, epoch) for fold in (0, 1) for epoch in range(1, 21)}
+    assert epochs.count(epochs[0]) == 1, "the fold that was cancelled did not go on from its checkpoint"
+    assert new_labels(there) == new_labels(here)
+    assert len(new_labels(here)) == 3
+    assert len(trained_weights(here)) == 2
+    for ours, theirs in zip(trained_weights(there), trained_weights(here), strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert_no_slurm_job_is_left(slurm)
