@@ -14,6 +14,7 @@ from SSLSegLib.errors import CaseError
 __all__ = ["refuse_strange_text_header"]
 
 _LONGEST = 2**20  # bytes; headers with every tag of a large segmentation stay below a tenth of it
+_LONGEST_FIELD = 500  # characters; ITK's NRRD reader writes its complaint about a longer one past the end of a buffer
 _MOST_DIMENSIONS = 16
 _LONGEST_SIDE = 2**31
 _DATA_FILE = re.compile(r"(?im)^(?:data ?file:|ElementDataFile\s*=)[ \t]*(.*?)[ \t]*$")
@@ -33,7 +34,11 @@ def refuse_strange_text_header(path: Path, *, case_id: str | None = None) -> Non
             start = opened.read(_LONGEST)
     except OSError as error:
         raise CaseError(f"{path.name} cannot be read: {error.strerror}.", case_id=case_id) from None
+    if len(start) == _LONGEST and len(_header(start)) == _LONGEST:
+        raise _strange(f"has a header of more than {_LONGEST} bytes", path, case_id)
     header = _header(start).decode("latin-1").replace("\r\n", "\n")
+    if start.startswith(b"NRRD") and any(len(line) > _LONGEST_FIELD for line in _nrrd_fields(header)):
+        raise _strange(f"has a field of more than {_LONGEST_FIELD} characters in its header", path, case_id)
     for pattern, most, least in ((_DIMENSIONS, _MOST_DIMENSIONS, 1), (_COMPONENTS, 2**16, 1)):
         for found in pattern.findall(header):
             if not all(least <= number <= most for number in _whole_numbers(found, path, case_id)):
@@ -52,6 +57,11 @@ def _header(start: bytes) -> bytes:
         return re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
     ending = re.search(rb"(?i)ElementDataFile[^\n]*", start)
     return start[: ending.end()] if ending else start
+
+
+def _nrrd_fields(header: str) -> list[str]:
+    """Lines that say how to read the file: no comments, and no ``key:=value``, which may be of any length."""
+    return [line for line in header.split("\n") if not line.startswith("#") and line.partition(":")[2][:1] != "="]
 
 
 def _whole_numbers(text: str, path: Path, case_id: str | None) -> list[int]:

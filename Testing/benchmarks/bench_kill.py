@@ -6,7 +6,8 @@ job must equal the uninterrupted one to the byte. Prints what a kill cost: the w
 of the worker when its parent was killed; then the latency of a polite cancel, and how long a lock stays stale.
 
 ``--forked``: parent and worker are forks of this process, which has loaded torch already, so that kills fall into the
-work and not into the start; what they run is the same. Killed trainings: ``bench_selftraining_kill.py``.
+work and not into the start; what they run is the same. ``--demo``: the demo's own job with its trainings instead of the
+small one, see ``kill_demo.py``. Trainings alone: ``bench_selftraining_kill.py``.
 """
 
 import argparse
@@ -101,12 +102,17 @@ def _work(folder: Path, parent: int) -> None:
         os._exit(code)
 
 
-def start_anew(folder: Path) -> tuple[int, int]:
-    """A parent process that starts the job, and its worker: their ids."""
+def start_parent(folder: Path) -> "subprocess.Popen[bytes]":
+    """A parent process that starts the job and prints the worker's id."""
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
-    parent = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", PARENT, str(folder)], stdout=subprocess.PIPE, env=environment, cwd=LIBRARY
     )
+
+
+def start_anew(folder: Path) -> tuple[int, int]:
+    """A parent process that starts the job, and its worker: their ids."""
+    parent = start_parent(folder)
     return parent.pid, int(parent.stdout.readline())
 
 
@@ -196,7 +202,17 @@ def main() -> int:
     parser.add_argument("--weights", default="sslseg-small")
     parser.add_argument("--forked", action="store_true")
     parser.add_argument("--limit", type=float, default=float("inf"), help="Seconds after which no more kills are made.")
+    parser.add_argument("--demo", action="store_true", help="The job of make demo, trainings and all.")
+    parser.add_argument("--work", type=Path, default=Path("build/kill-demo"), help="With --demo: where; goes on there.")
+    parser.add_argument("--epochs", type=int, help="With --demo: of its trainings; default: the demo's own.")
+    parser.add_argument("--iterations", type=int, help="With --demo: of an epoch; default: the demo's own.")
+    parser.add_argument("--longest", type=float, default=60, help="With --demo: most seconds from a start to a kill.")
     options = parser.parse_args()
+    if options.demo:
+        sys.path.insert(0, str(HERE))
+        from kill_demo import bench_demo
+
+        return bench_demo(options, start_parent)
     moments, tally = random.Random(options.seed), Tally()
     end = time.monotonic() + options.limit
     start = start_anew

@@ -23,6 +23,7 @@ from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.cases.headers import read_header
 from SSLSegLib.cases.preflight import check_cohort
 from SSLSegLib.cases.reading import read_image
+from SSLSegLib.cases.textheader import refuse_strange_text_header
 from SSLSegLib.errors import CaseError, JobError, SSLSegError, WeightsError
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.manifest import InputFile, Manifest, write_manifest
@@ -36,6 +37,12 @@ from SSLSegLib.weights.reading import read_state_dict
 def guarded(read):
     """Run under the limits of the fuzz suite."""
     return try_input(Format("by hand", None, lambda folder, _: read(folder)), b"")
+
+
+def nrrd(*lines: bytes) -> bytes:
+    """A float volume of 5 x 4 x 3 with these lines in its header."""
+    head = (b"NRRD0004", b"type: float", b"dimension: 3", b"sizes: 5 4 3", b"encoding: raw", b"endian: little")
+    return b"\n".join((*head, *lines, b"", bytes(240)))
 
 
 READERS = {
@@ -230,3 +237,23 @@ def test_what_lies_beside_weights_cannot_have_a_giant_model_built(tmp_path, over
         load_sam2(tmp_path / "x.safetensors", "cpu")
 
     assert not guarded(read)
+
+
+@pytest.mark.parametrize("line", [b"x" * 5000, b"x" * 1000 + b": 1", b"space: " + b"x" * 1100, b"x:\\n=" + b"x" * 1000])
+def test_a_long_field_of_an_nrrd_header_is_refused_before_itk_writes_past_a_buffer(tmp_path, line):
+    """ITK's reader crashes on it (seen), so only the look before it is asked here."""
+    (tmp_path / "x.nrrd").write_bytes(nrrd(line))
+    with pytest.raises(CaseError, match="500 characters"):
+        refuse_strange_text_header(tmp_path / "x.nrrd")
+
+
+def test_a_header_that_does_not_end_is_refused(tmp_path):
+    (tmp_path / "x.nrrd").write_bytes(nrrd(*[b"# " + b"x" * 1000] * 1100, b"x" * 5000))
+    with pytest.raises(CaseError, match="more than 1048576 bytes"):
+        refuse_strange_text_header(tmp_path / "x.nrrd")
+
+
+def test_tags_of_any_length_are_read(tmp_path):
+    (tmp_path / "x.nrrd").write_bytes(nrrd(b"# " + b"x" * 5000, b"Segment0_Tags:=" + b"a" * 5000))
+    assert read_image(tmp_path / "x.nrrd").array.shape == (1, 3, 4, 5)
+    assert read_header(tmp_path / "x.nrrd").metadata["Segment0_Tags"] == "a" * 5000
