@@ -29,13 +29,14 @@ from typing import Any
 
 import psutil
 
-from SSLSegLib.jobs.events import read_events
+from SSLSegLib.jobs.events import EventFollower, read_events
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.manifest import Manifest
 
 __all__ = ["bench_demo"]
 
 _PATIENCE = 30.0  # seconds after which what lives on is an orphan
+_WORK_DONE = {"result", "metric", "predicted", "refined"}
 _KEPT = (  # what a later run does not compute again
     "results/*/checksums.json",
     "selftraining/base/planned.json",
@@ -262,9 +263,10 @@ class Killing:
             parent, worker_id = self.start(job.folder)
             worker = psutil.Process(worker_id)
             spare = len(self.book.of("kill")) >= most or began > end
-            deadline = float("inf") if spare else began + self.moments.uniform(1, longest)
-            while time.monotonic() < deadline and not _ended(worker):
-                time.sleep(0.02)
+            if spare:
+                _wait(parent)
+            else:
+                self._until_the_moment(worker, EventFollower(job.events_path, only_new=True), longest)
             if _ended(worker):
                 _wait(parent)
                 if job.state().status != "finished":
@@ -281,6 +283,19 @@ class Killing:
         print(f"job {number} finished, {'NOT EQUAL: ' + ', '.join(differs) if differs else 'equal'}", flush=True)
         if not differs:
             shutil.rmtree(job.folder)
+
+    def _until_the_moment(self, worker: psutil.Process, events: EventFollower, longest: float) -> None:
+        """Wait for some time from the start, or, every second time, from the first thing that this run has done.
+
+        Without the latter a machine under load would be killed in its imports again and again and never come further.
+        """
+        waiting_for_work = self.moments.random() < 0.5
+        seconds = self.moments.uniform(0, longest)
+        deadline = time.monotonic() + seconds
+        while (waiting_for_work or time.monotonic() < deadline) and not _ended(worker):
+            time.sleep(0.02)
+            if waiting_for_work and any(event["event"] in _WORK_DONE for event in events.poll()):
+                waiting_for_work, deadline = False, time.monotonic() + seconds
 
     def _kill(self, job, number, parent, worker, wall, leftovers):  # type: ignore[no-untyped-def]
         """Kill one of those that live and see how the others end, unless the job is resumed at once."""
