@@ -5,6 +5,7 @@ shared disk) or, with ``?data=send``, get them with the task. Only this process 
 back as files in memory, a few at a time.
 """
 
+import platform
 import tempfile
 import threading
 import time
@@ -101,10 +102,10 @@ def _segment_with(
                 running[case_id] = submit(case_id)
             for case_id in _finished(client, running, company):
                 future = running.pop(case_id)
-                seconds = _store(job, case_id, future)
+                seconds, machine = _store(job, case_id, future)
                 future.release()
                 told(case_id)
-                progress("result", case=case_id, seconds=seconds)
+                progress("result", case=case_id, seconds=seconds, machine=machine)
             done = len(case_ids) - len(waiting) - len(running)
             progress("progress", stage="Segmenting", done=done, total=len(case_ids))
     finally:
@@ -125,11 +126,11 @@ def _finished(client: "Client", running: dict[str, Any], company: Company) -> li
             company.wait()
 
 
-def _store(job: Job, case_id: str, future: Any) -> float:
+def _store(job: Job, case_id: str, future: Any) -> tuple[float, str]:
     from distributed.scheduler import KilledWorker
 
     try:
-        files, seconds = future.result()
+        files, seconds, machine = future.result()
     except KilledWorker as error:
         raise died_again_and_again(f"case {case_id}") from error
     with job.new_result(case_id) as folder:
@@ -137,7 +138,7 @@ def _store(job: Job, case_id: str, future: Any) -> float:
             if Path(name).name != name:
                 raise JobError(f"A worker sent a file named {name!r}.")
             (folder / name).write_bytes(content)
-    return seconds
+    return seconds, machine
 
 
 # --- on a worker ---------------------------------------------------------------------------------------------------
@@ -148,8 +149,8 @@ _ready: dict[str, Any] = {}  # the last manifest's text -> its segmenter and scr
 
 def segment_case(
     manifest_text: str, case_id: str, shared: dict[str, bytes], own: dict[str, bytes]
-) -> tuple[dict[str, bytes], float]:
-    """On a worker: the files of one case's pseudo-label, and the seconds it took.
+) -> tuple[dict[str, bytes], float, str]:
+    """On a worker: the files of one case's pseudo-label, the seconds it took, and the machine's name.
 
     The model and the encoded labelled cases stay on the worker for the next case of the same job.
 
@@ -182,7 +183,7 @@ def segment_case(
 
         segmenter.segment(lambda: [case_id], keep, silent, scratch=Path(scratch.name), keep_labelled=True)
         files = {path.name: path.read_bytes() for path in sorted((folder / "result").iterdir())}
-    return files, round(time.monotonic() - began, 2)
+    return files, round(time.monotonic() - began, 2), platform.node()
 
 
 def forget() -> None:

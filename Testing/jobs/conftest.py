@@ -69,7 +69,7 @@ def _load(name: str) -> None:
         specification.loader.exec_module(module)
 
 
-for _name in ("small_job", "one_node_slurm"):
+for _name in ("small_job", "small_slurm"):
     _load(_name)
 
 

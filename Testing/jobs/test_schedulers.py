@@ -1,4 +1,5 @@
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -69,7 +70,9 @@ def test_two_workers_give_the_bytes_of_a_local_run_also_when_one_is_killed(tmp_p
     assert killed, "nobody was killed"
     assert killed[0], "it was killed with nothing in hand"
     assert contents(job) == contents(small_finished)
-    assert sorted(fields["case"] for event, fields in heard if event == "result") == ["c1", "c2", "c3"]
+    results = [fields for event, fields in heard if event == "result"]
+    assert sorted(fields["case"] for fields in results) == ["c1", "c2", "c3"]
+    assert {fields["machine"] for fields in results} == {platform.node()}
 
 
 def test_inputs_that_are_sent_give_the_same_bytes_where_no_disk_is_shared(tmp_path, small_manifest, small_finished):
@@ -77,7 +80,7 @@ def test_inputs_that_are_sent_give_the_same_bytes_where_no_disk_is_shared(tmp_pa
     own = cluster_cases._files_of(small_manifest, case_id="c2")
     folder = small_manifest.parameters["weights"].rsplit("/", 1)[0]
     text = small_manifest.model_dump_json().replace(folder, "/elsewhere")
-    files, _ = cluster_cases.segment_case(text, "c2", shared, own)
+    files, *_ = cluster_cases.segment_case(text, "c2", shared, own)
     there = small_finished.result_folder("c2")
     assert files == {name: (there / name).read_bytes() for name in files}
     assert "result.json" in files

@@ -8,9 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import one_node_slurm
 import pytest
 import small_job
+import small_slurm
 import torch
 
 from SSLSegLib.errors import JobError
@@ -35,17 +35,17 @@ SMALL = {"workers": 1, "cores": 1, "memory": "1500MB", "walltime": "00:20:00", "
 
 @pytest.fixture(scope="module")
 def slurm():
-    """The environment of a SLURM of one node."""
-    if missing := one_node_slurm.missing():
-        pytest.skip(f"SLURM is not installed here: no {', '.join(missing)} (apt install slurm-wlm munge)")
+    """A SLURM of one node."""
+    if reason := small_slurm.missing():
+        pytest.skip(reason)
     with (
         tempfile.TemporaryDirectory(prefix="slurm-") as folder,
-        one_node_slurm.one_node_slurm(Path(folder)) as settings,
+        small_slurm.small_slurm(Path(folder)) as running,
         pytest.MonkeyPatch.context() as patched,
     ):
-        for name, value in settings.items():
+        for name, value in running.environment.items():
             patched.setenv(name, value)
-        yield settings
+        yield running
 
 
 def configuration(folder: Path, **changed) -> Path:
@@ -56,7 +56,7 @@ def configuration(folder: Path, **changed) -> Path:
 def assert_no_slurm_job_is_left(slurm) -> None:
     """SLURM takes a moment to end what was cancelled."""
     deadline = time.monotonic() + 30
-    while left := one_node_slurm.jobs(slurm):
+    while left := slurm.jobs():
         assert time.monotonic() < deadline, f"SLURM jobs were left: {left}"
         time.sleep(0.5)
 
@@ -129,8 +129,8 @@ def test_when_the_slurm_job_of_the_only_worker_is_cancelled_another_one_ends_the
 
     def cancel_after_the_first_case(event, **fields):
         if event == "result" and not cancelled:
-            cancelled.extend(one_node_slurm.jobs(slurm))
-            one_node_slurm.ask(["scancel", *cancelled], slurm)
+            cancelled.extend(slurm.jobs())
+            slurm.ask("scancel", *cancelled)
         if event == "warning":
             warnings.append(fields["message"])
 
@@ -146,9 +146,9 @@ def test_a_slurm_job_that_ends_before_its_worker_is_there_is_replaced(tmp_path, 
     monkeypatch.setattr(slurm_workers, "_REPLACE_SECONDS", 1)
     three = SlurmConfiguration(**SMALL | {"workers": 3})  # on two CPUs: the third waits in the queue
     with slurm_client(three, 3, tmp_path / "logs"):
-        queued = wait_for(lambda: one_node_slurm.jobs(slurm, "PENDING"))
-        one_node_slurm.ask(["scancel", *queued], slurm)
-        wait_for(lambda: set(one_node_slurm.jobs(slurm, "PENDING")) - set(queued))
+        queued = wait_for(lambda: slurm.jobs("PENDING"))
+        slurm.ask("scancel", *queued)
+        wait_for(lambda: set(slurm.jobs("PENDING")) - set(queued))
     assert_no_slurm_job_is_left(slurm)
 
 
@@ -171,7 +171,7 @@ def test_jobs_cancel_leaves_no_slurm_job_and_a_job_that_can_be_resumed(tmp_path,
             assert running.poll() is None, (tmp_path / "said.txt").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert len(one_node_slurm.jobs(slurm)) == 2
+        assert len(slurm.jobs()) == 2
         subprocess.run([*command, "jobs", "cancel", str(job.folder)], cwd=tmp_path, env=surroundings, check=True)
         running.wait(30)
     assert job.state().status == "cancelled"
@@ -229,8 +229,8 @@ def test_folds_are_trained_on_slurm_as_here_also_when_all_slurm_jobs_are_cancell
         if event == "metric" and "epoch" in fields:
             epochs.append((fields["fold"], fields["epoch"]))
             if not cancelled:
-                cancelled.extend(one_node_slurm.jobs(slurm))
-                one_node_slurm.ask(["scancel", *cancelled], slurm)
+                cancelled.extend(slurm.jobs())
+                slurm.ask("scancel", *cancelled)
 
     scheduler = f"slurm:{configuration(tmp_path, workers=2)}"
     there = refine(labelled, tmp_path / "there", scheduler, cancel_all_after_an_epoch)
