@@ -36,7 +36,6 @@ from SSLSegLib.jobs.manifest import Manifest
 __all__ = ["bench_demo"]
 
 _PATIENCE = 30.0  # seconds after which what lives on is an orphan
-_WORK_DONE = {"result", "metric", "predicted", "refined"}
 _KEPT = (  # what a later run does not compute again
     "results/*/checksums.json",
     "selftraining/base/planned.json",
@@ -191,6 +190,13 @@ def _lost(folder: Path, began: float, trainings: list[psutil.Process]) -> float:
 # Kills
 
 
+def _is_work(event: dict[str, Any]) -> bool:
+    """Whether an event tells of something done, and not of something found that was done before."""
+    if event["event"] == "metric":
+        return "epoch" in event
+    return event["event"] in ("result", "predicted", "refined") and not event.get("resumed")
+
+
 class Book:
     """What happened, a line each, on disk at once."""
 
@@ -294,7 +300,7 @@ class Killing:
         deadline = time.monotonic() + seconds
         while (waiting_for_work or time.monotonic() < deadline) and not _ended(worker):
             time.sleep(0.02)
-            if waiting_for_work and any(event["event"] in _WORK_DONE for event in events.poll()):
+            if waiting_for_work and any(map(_is_work, events.poll())):
                 waiting_for_work, deadline = False, time.monotonic() + seconds
 
     def _kill(self, job, number, parent, worker, wall, leftovers):  # type: ignore[no-untyped-def]
