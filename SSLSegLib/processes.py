@@ -26,6 +26,7 @@ __all__ = [
     "kill_tree",
     "library_path",
     "real_interpreter",
+    "since_boot",
     "this_process",
     "usable_cores",
     "use_real_interpreter",
@@ -112,6 +113,18 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def since_boot(pid: int) -> int | None:
+    """When a process began, in clock ticks since the machine was booted; None where that is not known.
+
+    Linux knows nothing else: there the time of day that psutil gives moves when the clock is set.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[19])  # field 22, "starttime", of proc(5); the name before may hold anything
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def this_process() -> tuple[int, float]:
     """Id and start time of this process: what a child needs for :func:`end_with_parent`."""
     return os.getpid(), psutil.Process().create_time()
@@ -129,7 +142,9 @@ def end_with_parent(parent: int, parent_start: float, *, exit_code: int, patienc
     """
 
     def watch() -> None:
-        while _lives(parent, parent_start):
+        # The clock may be set while we run, and then the parent seems to have begun at another time.
+        began = since_boot(parent) if _lives(parent, parent_start) else None
+        while _lives(parent, parent_start, began):
             time.sleep(_PARENT_INTERVAL)
         if patience > 0:
             _ask_to_end()
@@ -140,10 +155,12 @@ def end_with_parent(parent: int, parent_start: float, *, exit_code: int, patienc
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
-def _lives(pid: int, start: float) -> bool:
+def _lives(pid: int, start: float, ticks: int | None = None) -> bool:
+    """Whether the process lives that began then: by the clock, or by :func:`since_boot` where that is known."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - start) < CLOCK_STEP and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(process.create_time() - start) < CLOCK_STEP if ticks is None else since_boot(pid) == ticks
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:  # somebody else's, so it is there

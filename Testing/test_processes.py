@@ -133,3 +133,16 @@ def test_a_process_with_the_parents_id_but_another_start_is_not_the_parent(monke
     assert processes._lives(pid, began)
     end_with_parent(pid, began - 3600, exit_code=3)
     wait_for(lambda: ended == [3])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start of a process does not move with the clock")
+def test_setting_the_clock_does_not_make_the_parent_look_dead(monkeypatch):
+    ended = []
+    monkeypatch.setattr(processes.os, "_exit", ended.append)
+    monkeypatch.setattr(processes, "end_children", lambda: None)
+    end_with_parent(*this_process(), exit_code=3)
+    time.sleep(0.2)
+    true = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: true(self) + 7200)
+    time.sleep(1.5)
+    assert ended == []

@@ -1,5 +1,6 @@
 """The event log of a job: append-only, one JSON object a line, readable while it is being written."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +30,21 @@ class EventLog:
         self._last_progress: dict[str, float] = {}
 
     def __call__(self, event: str, **fields: Any) -> None:
-        """Append one event of :data:`SSLSegLib.messages.EVENTS`; the fields must be JSON-serialisable."""
+        """Append one event of :data:`SSLSegLib.messages.EVENTS`; the fields must be JSON-serialisable.
+
+        Raises:
+            OSError: When it could not be written, on a full disk perhaps; no part of it is in the log then.
+        """
         if event == "progress" and not self._is_due(fields):
             return
-        self._file.write(message(event, fields).encode("ascii"))
+        left = memoryview(message(event, fields).encode("ascii"))
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            while left:  # a disk that is nearly full takes a part and says nothing
+                left = left[self._file.write(left) :]
+        except OSError:
+            os.ftruncate(self._file.fileno(), before)
+            raise
 
     def _is_due(self, fields: dict[str, Any]) -> bool:
         stage, now = str(fields.get("stage")), time.monotonic()
@@ -45,7 +57,8 @@ class EventLog:
     def close(self) -> None:
         """Put everything on the disk and close the file."""
         if not self._file.closed:
-            os.fsync(self._file.fileno())
+            with contextlib.suppress(OSError):  # every line is with the system already; the run's own end matters more
+                os.fsync(self._file.fileno())
             self._file.close()
 
     def __enter__(self) -> "EventLog":

@@ -27,6 +27,6 @@ def refuse_links(folder: Path) -> None:
 def _written_places(folder: Path) -> Iterator[Path]:
     """Everything at the top of the folder, and everything in the folders that a job writes."""
     yield from sorted(folder.iterdir())
-    for name in ("logs", "report", "results", "scratch", "unimatch"):
+    for name in ("logs", "predictions", "report", "results", "scratch", "selftraining", "unimatch"):
         if (folder / name).is_dir():
             yield from sorted((folder / name).rglob("*"))

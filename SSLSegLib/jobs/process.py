@@ -1,11 +1,11 @@
 """Run a job in a child process of its own, follow it, and end it with everything it started."""
 
 import os
-import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.events import EventFollower
 from SSLSegLib.jobs.folder import Job, JobState
 from SSLSegLib.jobs.links import refuse_links
-from SSLSegLib.jobs.lock import lock_owner, owner_process
+from SSLSegLib.jobs.lock import JobLock, is_here, is_silent, lock_owner, owner_process
 from SSLSegLib.jobs.manifest import utc_now
 from SSLSegLib.processes import kill_tree, library_path, real_interpreter, this_process
 
 __all__ = ["JobProcess", "cancel_job", "start_job"]
+
+_ATTEMPTS = 5  # at cancelling a job that somebody begins at the same moment
 
 
 def start_job(
@@ -46,11 +48,16 @@ def start_job(
     if _lives_elsewhere(job):
         raise JobError(f"The job in {job.folder} is already running.", remedy="Wait for it, or cancel it.")
     refuse_links(job.folder)
-    job.logs.mkdir(exist_ok=True)
-    # A worker that dies before it can say anything must not leave an older run's end standing.
-    job.write_state(job.state().model_copy(update={"status": "pending", "message": "", "remedy": "", "ended": None}))
+    try:
+        job.logs.mkdir(exist_ok=True)
+        # A worker that dies before it can say anything must not leave an older run's end standing.
+        fresh = {"status": "pending", "message": "", "remedy": "", "ended": None}
+        job.write_state(job.state().model_copy(update=fresh))
+    except OSError as error:
+        remedy = "Make space there and give yourself the right to write, or copy the job folder to a place of your own."
+        raise JobError(f"The job folder {job.folder} cannot be written: {error.strerror}.", remedy=remedy) from error
     variables = {**os.environ, "PYTHONPATH": library_path(library), "PYTHONUNBUFFERED": "1", **(environment or {})}
-    command = [str(interpreter or real_interpreter()), "-m", worker, str(job.folder)]
+    command = [str(interpreter or real_interpreter()), "-m", worker, str(job.folder), "--unless-cancelled"]
     if not detached:
         parent, start = this_process()
         command += ["--parent", str(parent), "--parent-start", str(start)]
@@ -122,20 +129,31 @@ class JobProcess:
 
 
 def cancel_job(folder: Path, patience: float = 3.0) -> JobState:
-    """Cancel a job whoever started it, found by its lock.
+    """Cancel a job whoever started it, found by its lock. One that is just starting finds out and ends by itself.
 
     Raises:
-        JobError: When it runs on another machine.
+        JobError: When it runs on another machine, or somebody begins it again and again.
     """
     job = Job.open(folder)
-    owner = lock_owner(job.lock_path)
-    if owner is not None:
-        process = owner_process(owner)
+    for _ in range(_ATTEMPTS):
+        owner = lock_owner(job.lock_path)
+        process = owner_process(owner) if owner is not None else None
         if process is not None:
             kill_tree(process.pid, patience=patience)
-        elif job.state().status == "running" and owner.get("host") != platform.node():
-            raise JobError(f"The job runs on {owner.get('host')}.", remedy="Cancel it there.")
-    return _conclude(job, None)
+        elif owner is not None and not is_here(owner) and not is_silent(job.lock_path):
+            remedy = "Cancel it there. If that computer is gone, try again in two minutes."
+            raise JobError(f"The job runs on {owner.get('host')}.", remedy=remedy)
+        if job.state().status not in ("running", "pending"):
+            return job.state()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(JobLock(job.lock_path))  # so that nobody takes it up while its end is written
+            except JobError:
+                continue
+            except OSError as error:
+                raise JobError(f"The job folder {job.folder} cannot be written: {error.strerror}.") from error
+            return _write_end(job, None)
+    raise JobError("The job could not be cancelled: somebody begins it again each time.", remedy="Try again.")
 
 
 def _lives_elsewhere(job: Job) -> bool:
@@ -145,9 +163,11 @@ def _lives_elsewhere(job: Job) -> bool:
 
 def _conclude(job: Job, died: str | None) -> JobState:
     """The final state; a worker that was killed could not write it, so it is written for it."""
+    return job.state() if _lives_elsewhere(job) else _write_end(job, died)
+
+
+def _write_end(job: Job, died: str | None) -> JobState:
     state = job.state()
-    if _lives_elsewhere(job):
-        return state
     if state.status in ("running", "pending"):
         state.ended = utc_now()
         if died is None:
@@ -155,7 +175,8 @@ def _conclude(job: Job, died: str | None) -> JobState:
         else:
             state.status, state.message = "failed", f"The worker ended unexpectedly ({died})."
             state.remedy = f"Run the job again: finished cases are kept. If it happens again, see {job.logs}."
-        job.write_state(state)
+        with suppress(OSError):  # on a full disk it is at least returned
+            job.write_state(state)
     return state
 
 

@@ -5,7 +5,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,13 +26,16 @@ __all__ = ["EXIT_CODES", "run_job"]
 EXIT_CODES: dict[Status, int] = {"finished": 0, "failed": 2, "cancelled": 3}
 
 
-def run_job(folder: Path | Job, progress: Progress = silent, *, checked: bool = False) -> JobState:
+def run_job(
+    folder: Path | Job, progress: Progress = silent, *, checked: bool = False, unless_cancelled: bool = False
+) -> JobState:
     """Run or resume a job until it is finished, has failed or was cancelled.
 
     Args:
         folder: The job, its folder, or the manifest in it.
         progress: Hears every event, beside the job's own log.
         checked: The caller has just passed the pre-flight itself.
+        unless_cancelled: Do nothing where somebody has cancelled the job since this run was asked for.
 
     Returns:
         The final state, ``finished`` or ``cancelled`` (by Ctrl-C or a polite termination).
@@ -57,6 +60,9 @@ def run_job(folder: Path | Job, progress: Progress = silent, *, checked: bool = 
             raise JobError(
                 f"The job folder {job.folder} cannot be written: {error.strerror}.", remedy=remedy
             ) from error
+        _refuse_other_work(job)
+        if unless_cancelled and job.state().status == "cancelled":
+            return job.state()
         state = job.state().model_copy(
             update={"status": "running", "message": "", "remedy": "", "started": utc_now(), "ended": None}
         )
@@ -69,11 +75,21 @@ def run_job(folder: Path | Job, progress: Progress = silent, *, checked: bool = 
             log(event, **fields)
             progress(event, **fields)
 
+        finished = False
+
         def end(status: Status, message: str = "", remedy: str = "", **fields: Any) -> None:
+            nonlocal finished
+            if finished:  # a signal or a closed terminal after that changes nothing
+                return
             state.status, state.message, state.remedy, state.ended = status, message, remedy, utc_now()
-            job.write_state(state)
-            log(status, **({"message": message, "remedy": remedy} if message else {}), **fields)
-            progress(status, **({"message": message, "remedy": remedy} if message else {}), **fields)
+            said = {"message": message, "remedy": remedy} if message else {}
+            if not lock.lost:  # else the state is another's
+                # A failure must be said, to the caller at least, where a full disk does not let it be written.
+                with nullcontext() if status == "finished" else suppress(OSError):
+                    job.write_state(state)
+                    finished = status == "finished"
+                    log(status, **said, **fields)
+            progress(status, **said, **fields)
 
         try:
             stack.enter_context(_termination_as_interrupt())
@@ -84,6 +100,8 @@ def run_job(folder: Path | Job, progress: Progress = silent, *, checked: bool = 
             state.checked = True
             job.write_state(state)
             kind.run(job, tell)
+            lock.check()
+            end("finished")
         except KeyboardInterrupt:
             end("cancelled")
         except SSLSegError as error:
@@ -107,9 +125,13 @@ def run_job(folder: Path | Job, progress: Progress = silent, *, checked: bool = 
             remedy = f"See {job.logs / 'job.log'}; finished cases are kept, run the job again."
             end("failed", f"Unexpected error: {type(error).__name__}: {error}", remedy)
             raise
-        else:
-            end("finished")
     return state
+
+
+def _refuse_other_work(job: Job) -> None:
+    """Under the lock: two commands may have made different jobs of one empty folder in the same moment."""
+    if not Job.open(job.folder).manifest.same_work(job.manifest):
+        raise JobError(f"{job.folder} holds other work by now.", remedy="Choose another folder with --out.")
 
 
 def _disk_failure(error: OSError, job: Job) -> JobError:
@@ -147,9 +169,11 @@ def _text_log(path: Path) -> Iterator[None]:
     logger = logging.getLogger("SSLSegLib")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is said once, by the run
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # what a full disk has left in the buffer
+            handler.close()

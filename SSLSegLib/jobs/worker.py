@@ -1,4 +1,4 @@
-"""The child process of a job: ``python -m SSLSegLib.jobs.worker FOLDER [--parent PID --parent-start TIME]``."""
+"""The child process of a job: ``python -m SSLSegLib.jobs.worker FOLDER [options]``."""
 
 import argparse
 import os
@@ -17,6 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parent", type=int)
     parser.add_argument("--parent-start", type=float)
+    parser.add_argument(
+        "--unless-cancelled", action="store_true", help="Do nothing if the job was cancelled meanwhile."
+    )
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin: read when torch loads
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -29,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     use_real_interpreter()
     try:
-        state = run_job(options.folder)
+        state = run_job(options.folder, unless_cancelled=options.unless_cancelled)
     except SSLSegError as error:
         print(error, file=sys.stderr)
         return EXIT_CODES["failed"]

@@ -168,7 +168,11 @@ def make_job(folder: Path) -> Job:
 
 
 @pytest.mark.parametrize(
-    "name", ["events.jsonl", "logs", "results", "report", "state.json", ".lock.json.guard", "logs/job.log", "scratch"]
+    "name",
+    [
+        *("events.jsonl", "logs", "results", "report", "state.json", ".lock.json.guard", "logs/job.log", "scratch"),
+        *("selftraining/rounds", "predictions/round_1", "unimatch/training"),
+    ],
 )
 def test_a_link_in_a_job_folder_never_leads_our_writing_elsewhere(tmp_path, name):
     job = make_job(tmp_path / "job")

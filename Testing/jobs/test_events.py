@@ -1,5 +1,7 @@
 import ast
 import json
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -53,6 +55,31 @@ def test_opening_for_writing_keeps_every_whole_line_of_a_long_log(path):
     before = path.read_bytes()
     EventLog(path).close()
     assert path.read_bytes() == before
+
+
+WRITE_UNTIL_FULL = """
+import resource, sys
+from pathlib import Path
+from SSLSegLib.jobs.events import EventLog
+
+log = EventLog(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 100_000))  # as a full disk: a part of a line is taken, then none
+try:
+    for number in range(100):
+        log("metric", number=number)
+except OSError:
+    pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+log("failed", message="The disk is full.")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits as POSIX has them")
+def test_a_disk_that_takes_only_a_part_of_a_line_does_not_damage_the_log(path):
+    subprocess.run([sys.executable, "-c", WRITE_UNTIL_FULL, path], check=True, cwd=LIBRARY)
+    events = read_events(path)
+    assert [event["number"] for event in events[:-1]] == list(range(len(events) - 1))
+    assert (len(events) > 5, events[-1]["event"]) == (True, "failed")
 
 
 def test_a_follower_gives_each_event_once_and_waits_for_the_rest_of_a_line(path):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.jobs.lock import JobLock, lock_owner
+from SSLSegLib.jobs.lock import JobLock, lock_owner, owner_process
 
 
 @pytest.fixture
@@ -87,6 +88,60 @@ def test_who_lost_the_lock_is_told_and_does_not_remove_the_new_owners(path):
         with pytest.raises(JobError, match="took this job over"):
             lock.check()
     assert lock_owner(path)["token"] == "other"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start of a process does not move with the clock")
+def test_setting_the_clock_does_not_make_a_living_owner_look_dead_nor_a_reused_id_alive(path, monkeypatch):
+    """Where Linux computes the start from the time of day, a clock set by two hours moves it by two hours."""
+    with JobLock(path):
+        true = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: true(self) + 7200)
+        assert owner_process(lock_owner(path)).pid == os.getpid()
+        with pytest.raises(JobError, match="runs this job"), JobLock(path):
+            pass
+        assert owner_process({**lock_owner(path), "since_boot": 1}) is None
+
+
+def test_a_computer_of_the_same_name_keeps_the_lock_as_long_as_its_heart_beats(path):
+    write_owner(path, pid=2**22 + 1, boot="another boot, or another localhost")
+    with pytest.raises(JobError, match="try again in 2 minutes"), JobLock(path):
+        pass
+    os.utime(path, (time.time() - 600, time.time() - 600))
+    with JobLock(path):
+        pass
+
+
+@pytest.mark.parametrize("error", [PermissionError, OSError(errno.ESTALE, "stale"), FileNotFoundError])
+def test_a_lock_file_that_cannot_be_read_for_a_moment_is_not_lost(path, monkeypatch, error):
+    def away(path):
+        raise error
+
+    with JobLock(path, heartbeat=0.02) as lock:
+        with monkeypatch.context() as patch:
+            patch.setattr("SSLSegLib.jobs.lock.read_json", away)
+            if error is FileNotFoundError:  # the whole folder is away, as of a share that is not mounted
+                patch.setattr("pathlib.Path.is_dir", lambda self: False)
+            time.sleep(0.2)
+        lock.check()
+        assert not lock.lost
+
+
+def test_a_machine_that_wakes_up_sees_at_once_that_it_has_lost_the_lock(path, monkeypatch):
+    with JobLock(path) as lock:
+        write_owner(path)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 600)
+        with pytest.raises(JobError, match="took this job over"):
+            lock.check()
+
+
+def test_a_file_system_without_locks_is_said(path, monkeypatch):
+    def refuse(self):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", lambda self, *_, **__: refuse(self))
+    with pytest.raises(JobError, match="cannot lock files"), JobLock(path):
+        pass
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', "\x00"])

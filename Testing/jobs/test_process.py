@@ -1,3 +1,5 @@
+import errno
+import json
 import os
 import random
 import signal
@@ -106,6 +108,37 @@ def test_a_job_can_be_cancelled_by_its_folder_alone(make_job, start):
     grandchild = grandchild_of(job)
     assert cancel_job(job.folder).status == "cancelled"
     wait_for(lambda: is_gone(child.pid) and is_gone(grandchild))
+
+
+def test_a_job_that_is_cancelled_while_its_worker_starts_is_not_done(make_job, start):
+    job = make_job()
+    child = start(job)
+    assert cancel_job(job.folder).status == "cancelled"  # the worker is still importing
+    assert child.wait(60).status == "cancelled"
+    assert not job.finished(list("abcd"))
+    assert not job.events_path.exists() or read_events(job.events_path) == []
+    assert start(job).wait(60).status == "finished"
+
+
+def test_a_job_on_another_machine_is_not_cancelled_from_here_unless_that_machine_is_gone(make_job):
+    job = make_job()
+    job.write_state(job.state().model_copy(update={"status": "running"}))
+    job.lock_path.write_text(json.dumps({"pid": 1, "process_start": 1.0, "host": "elsewhere", "token": "x"}))
+    with pytest.raises(JobError, match="runs on elsewhere"):
+        cancel_job(job.folder)
+    os.utime(job.lock_path, (time.time() - 600, time.time() - 600))
+    assert cancel_job(job.folder).status == job.state().status == "cancelled"
+
+
+def test_a_job_folder_that_takes_no_more_is_said_before_a_worker_is_started(make_job, monkeypatch):
+    job = make_job()
+
+    def full(self, state):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(job), "write_state", full)
+    with pytest.raises(JobError, match="cannot be written: No space left"):
+        start_job(job.folder)
 
 
 def test_a_running_job_is_not_started_twice(make_job, start):

@@ -1,6 +1,7 @@
 import errno
 import os
 import signal
+import time
 
 import counting_worker
 import pytest
@@ -10,6 +11,7 @@ from SSLSegLib.jobs.events import read_events
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.kinds import JobKind, register_kind
 from SSLSegLib.jobs.lock import JobLock
+from SSLSegLib.jobs.manifest import write_manifest
 from SSLSegLib.jobs.runner import run_job
 
 
@@ -151,3 +153,56 @@ def test_a_job_folder_that_cannot_be_written_is_explained(make_job):
             run_job(job)
     finally:
         job.folder.chmod(0o755)
+
+
+def test_a_disk_too_full_for_the_state_itself_is_still_explained_to_the_caller(make_job, monkeypatch):
+    job = make_job()
+
+    def fill(job, progress):
+        monkeypatch.setattr(Job, "write_state", no_space)
+        progress("cases", done=1, total=4)
+
+    def no_space(self, state):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(JobError, match=r"disk .* is full"):
+        run_with(job, fill)
+    monkeypatch.undo()
+    assert run_job(job).status == "finished"
+
+
+def test_whoever_lost_the_lock_leaves_the_state_to_the_new_owner(make_job):
+    job = make_job()
+
+    def lose(job, progress):
+        job.lock_path.write_text(job.lock_path.read_text().replace('"token": "', '"token": "other'))
+        job.write_state(job.state().model_copy(update={"message": "of the new owner"}))
+        time.sleep(2.5)
+        with pytest.raises(JobError, match="took this job over"):
+            progress("stage", stage="waiting")
+        raise OSError("the share is gone")
+
+    with pytest.raises(JobError, match="the share is gone"):
+        run_with(job, lose)
+    assert (job.state().status, job.state().message) == ("running", "of the new owner")
+    assert JobLock(job.lock_path)._may_be_mine() is False
+    assert job.lock_path.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_signal_behind_the_end_does_not_undo_it(make_job):
+    def interrupt(event, **fields):
+        if event == "finished":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    job = make_job()
+    assert run_job(job, interrupt).status == job.state().status == "finished"
+    assert read_events(job.events_path)[-1]["event"] == "finished"
+
+
+def test_a_folder_that_was_given_to_other_work_meanwhile_is_refused(make_job):
+    job = make_job()
+    write_manifest(job.folder / "manifest.json", job.manifest.model_copy(update={"seed": 43}))
+    with pytest.raises(JobError, match="holds other work by now"):
+        run_job(job)
+    assert job.state().status == "pending"
