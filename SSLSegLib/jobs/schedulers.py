@@ -2,6 +2,8 @@
 
     local                 this process (the default; needs no Dask)
     dask://HOST:PORT      a Dask scheduler that runs already
+    tls://HOST:PORT       the same, encrypted and with certificates: Dask's own configuration names them, or
+                          ?ca=FILE&cert=FILE&key=FILE
     slurm:CONFIG.json     workers started through SLURM as the file says
 
 What the tasks are: :mod:`SSLSegLib.jobs.cluster_cases` and :mod:`SSLSegLib.jobs.cluster_folds`.
@@ -14,15 +16,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import parse_qs
+from urllib.parse import unquote
 
 from SSLSegLib.errors import JobError
+from SSLSegLib.jobs.certificates import Certificate
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.slurm import read_slurm_configuration, slurm_client
 from SSLSegLib.progress import Progress
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Security
 
 __all__ = [
     "Company",
@@ -49,11 +52,13 @@ class Scheduler:
         kind: Which of the three.
         target: Address of a Dask scheduler, or path of a SLURM configuration.
         send: Send inputs with the task rather than have workers read them from a shared disk.
+        certificate: Of a Dask scheduler that asks for one; None where Dask's configuration names it.
     """
 
     kind: Literal["local", "dask", "slurm"]
     target: str = ""
     send: bool = False
+    certificate: Certificate | None = None
 
 
 def is_local(text: str) -> bool:
@@ -68,20 +73,26 @@ def parse_scheduler(text: str) -> Scheduler:
         JobError: It is none of them.
     """
     target, _, query = text.partition("?")
-    options = parse_qs(query)
-    send = options.pop("data", ["shared"])
-    if not options and send in (["shared"], ["send"]):
-        sent = send == ["send"]
+    parts = [part.partition("=") for part in query.split("&") if part]
+    options = {name: unquote(value) for name, _, value in parts}
+    send = options.pop("data", "shared")
+    certificate = None
+    if target.startswith("tls://") and {"ca", "cert"} <= options.keys() <= {"ca", "cert", "key"}:
+        ca, cert = options.pop("ca"), options.pop("cert")
+        certificate = Certificate(Path(ca), Path(cert), Path(options.pop("key", cert)))
+    if not options and send in ("shared", "send"):
+        sent = send == "send"
         if target == "local" and not query:
             return Scheduler("local")
         if target.startswith("dask://") and ":" in target[7:]:
             return Scheduler("dask", f"tcp://{target[7:]}", sent)
-        if target.startswith(("tcp://", "tls://")):
-            return Scheduler("dask", target, sent)
+        if target.startswith(("tcp://", "tls://")) and ":" in target[6:]:
+            return Scheduler("dask", target, sent, certificate)
         if target.startswith("slurm:") and target[6:]:
             return Scheduler("slurm", target[6:], sent)
     raise JobError(
-        f"{text!r} is no scheduler.", remedy="Use local, dask://HOST:PORT or slurm:CONFIG.json (see docs/cluster.md)."
+        f"{text!r} is no scheduler.",
+        remedy="Use local, dask://HOST:PORT, tls://HOST:PORT or slurm:CONFIG.json (see docs/cluster.md).",
     )
 
 
@@ -89,8 +100,8 @@ def require_scheduler(text: str, kind: JobKind) -> None:
     """What is wrong with a ``--scheduler`` and can be known without asking it.
 
     Raises:
-        JobError: It is none, its SLURM configuration cannot be used, jobs of this kind run on one machine, or Dask is
-            not installed.
+        JobError: It is none, its SLURM configuration or its certificates cannot be used, jobs of this kind run on one
+            machine, or Dask is not installed.
     """
     scheduler = parse_scheduler(text)
     if scheduler.kind == "local":
@@ -101,6 +112,25 @@ def require_scheduler(text: str, kind: JobKind) -> None:
         read_slurm_configuration(Path(scheduler.target))
     if importlib.util.find_spec("distributed") is None:
         raise _without_dask()
+    _security_of(scheduler)
+
+
+def _security_of(scheduler: Scheduler) -> "Security | None":
+    """The certificates of a client, which have been read once."""
+    if not scheduler.target.startswith("tls://"):
+        return None
+    from distributed import Security
+
+    security = scheduler.certificate.security() if scheduler.certificate else Security()
+    try:
+        if security.get_connection_args("client")["ssl_context"] is not None:
+            return security
+        problem = f"{scheduler.target} needs certificates, and Dask's configuration names none."
+    except OSError as error:  # ssl.SSLError, too
+        problem = f"The certificates for {scheduler.target} cannot be read: {error}."
+    raise JobError(
+        problem, remedy=f"Use {scheduler.target}?ca=FILE&cert=FILE&key=FILE, or Dask's distributed.comm.tls settings."
+    )
 
 
 def _without_dask() -> JobError:
@@ -131,11 +161,18 @@ def connected(scheduler: Scheduler, tasks: int, logs: Path) -> Iterator["Client"
             yield client
         return
     try:
-        client = distributed.Client(scheduler.target, timeout=CONNECT_TIMEOUT, set_as_default=False)
+        client = distributed.Client(
+            scheduler.target, security=_security_of(scheduler), timeout=CONNECT_TIMEOUT, set_as_default=False
+        )
     except (OSError, TimeoutError, ValueError) as error:
+        refused = "certificate" in str(error)
         raise JobError(
-            f"No Dask scheduler answers at {scheduler.target} ({type(error).__name__}).",
-            remedy="Start one with `dask scheduler`, and check address and firewall.",
+            f"The Dask scheduler at {scheduler.target} refuses our certificate, or we its."
+            if refused
+            else f"No Dask scheduler answers at {scheduler.target} ({type(error).__name__}).",
+            remedy="Use certificates of the same authority as the scheduler's."
+            if refused
+            else "Start one with `dask scheduler`, check address and firewall, and use tls:// where it asks for it.",
         ) from error
     with client:
         _wait_for_workers(client, 60)

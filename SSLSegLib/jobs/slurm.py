@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from SSLSegLib.errors import JobError
 from SSLSegLib.files import read_json
+from SSLSegLib.jobs.certificates import throwaway_certificate
 from SSLSegLib.jobs.documents import first_problem
 from SSLSegLib.processes import library_path, real_interpreter
 
 if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
-    from distributed import Client
+    from distributed import Client, Security
 
 __all__ = ["JOB_NAME", "SlurmConfiguration", "read_slurm_configuration", "slurm_client", "slurm_cluster_arguments"]
 
@@ -49,6 +50,7 @@ class SlurmConfiguration(BaseModel):
         prologue: Lines of shell before the worker starts (modules to load).
         directives: Any other options of sbatch, as ``--constraint=a100``.
         start_timeout: Seconds to wait for a worker, the first or when all are gone.
+        tls: Encrypt, with a certificate made for this run: nobody else can talk to the scheduler or its workers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +66,7 @@ class SlurmConfiguration(BaseModel):
     prologue: tuple[str, ...] = ()
     directives: tuple[str, ...] = ()
     start_timeout: float = Field(default=3600, gt=0)
+    tls: bool = True
 
 
 def read_slurm_configuration(path: Path) -> SlurmConfiguration:
@@ -80,13 +83,31 @@ def read_slurm_configuration(path: Path) -> SlurmConfiguration:
         raise JobError(f"The SLURM configuration {path} cannot be read: {error}.") from error
 
 
-def slurm_cluster_arguments(configuration: SlurmConfiguration, logs: Path) -> dict[str, Any]:
+def slurm_cluster_arguments(
+    configuration: SlurmConfiguration, logs: Path, security: "Security | None" = None
+) -> dict[str, Any]:
     """The arguments of ``dask_jobqueue.SLURMCluster``.
 
     Args:
         configuration: What to ask for.
         logs: Folder for what the SLURM jobs print.
+        security: Certificates of all who take part, as files that workers see.
     """
+    from dask_jobqueue.slurm import SLURMJob
+    from distributed import Security
+
+    class QuotingJob(SLURMJob):
+        """Puts the certificates' paths into the script for a shell to read."""
+
+        def __init__(self, *args: Any, security: "Security | None" = None, **options: Any) -> None:
+            if security is not None:
+                own = security.get_tls_config_for_role("worker")
+                paths = {part: shlex.quote(own[part]) for part in ("ca_file", "cert", "key")}
+                security = Security(
+                    tls_ca_file=paths["ca_file"], tls_worker_cert=paths["cert"], tls_worker_key=paths["key"]
+                )
+            super().__init__(*args, security=security, **options)
+
     gpus = configuration.gpus
     output = str(logs).replace("%", "%%")  # sbatch fills in names like %j
     return {
@@ -107,7 +128,9 @@ def slurm_cluster_arguments(configuration: SlurmConfiguration, logs: Path) -> di
         # Some sites do not hand the environment on (SBATCH_EXPORT=NONE), and the library need not be installed.
         "job_script_prologue": [*configuration.prologue, f"export PYTHONPATH={shlex.quote(library_path())}"],
         "worker_extra_args": ["--nthreads", "1", "--no-dashboard", *(["--resources", f"GPU={gpus}"] if gpus else [])],
-        "scheduler_options": {"dashboard": False, "dashboard_address": ":0"},  # no page for all on a login node
+        "job_cls": QuotingJob,
+        "security": security,
+        "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
     }
 
 
@@ -126,6 +149,7 @@ def slurm_client(configuration: SlurmConfiguration, tasks: int, logs: Path) -> I
         JobError: There is no SLURM here, it refuses the job, or no worker comes.
     """
     try:
+        import dask
         from dask_jobqueue import SLURMCluster
         from distributed import Client
     except ImportError as error:
@@ -137,13 +161,31 @@ def slurm_client(configuration: SlurmConfiguration, tasks: int, logs: Path) -> I
         )
     logs.mkdir(parents=True, exist_ok=True)
     jobs = min(configuration.workers, tasks)
-    with SLURMCluster(**slurm_cluster_arguments(configuration, logs)) as cluster:
-        _raise_if_refused(cluster.job_script())
-        cluster.scale(jobs=jobs)
-        with Client(cluster, set_as_default=False) as client:
-            _wait_for_a_worker(client, cluster, configuration.start_timeout, logs)
-            with _lost_workers_replaced(cluster, jobs, logs):
-                yield client
+    with throwaway_certificate(logs) if configuration.tls else nullcontext() as certificate:
+        security = certificate.security() if certificate else None
+        with dask.config.set({"distributed.scheduler.http.routes": []}):  # no pages for all on a login node
+            cluster = SLURMCluster(**slurm_cluster_arguments(configuration, logs, security))
+        with cluster:
+            _raise_if_refused(cluster.job_script())
+            with Client(cluster, set_as_default=False) as client, _jobs_cancelled_at_the_end(cluster):
+                cluster.scale(jobs=jobs)
+                _wait_for_a_worker(client, cluster, configuration.start_timeout, logs)
+                with _lost_workers_replaced(cluster, jobs, logs):
+                    yield client
+
+
+@contextmanager
+def _jobs_cancelled_at_the_end(cluster: "SLURMCluster") -> Iterator[None]:
+    """All by one call, first of all: Dask would let workers retire one by one, and a cancelled run has no time."""
+    try:
+        yield
+    finally:
+        numbers = [worker.job_id for worker in list(cluster.workers.values()) if worker.job_id]
+        if numbers:
+            _ask_slurm("scancel", *numbers)
+        # What is forgotten need not retire; what is being submitted right now ends when the cluster is closed.
+        cluster.loop.add_callback(cluster.worker_spec.clear)
+        cluster.loop.add_callback(cluster.workers.clear)
 
 
 def _raise_if_refused(script: str) -> None:
@@ -186,17 +228,16 @@ def _wait_for_a_worker(client: "Client", cluster: "SLURMCluster", seconds: float
 
 def _known_jobs() -> set[str] | None:
     """Numbers of the user's jobs that wait or run; ``None`` when SLURM does not answer."""
+    said = _ask_slurm("squeue", "--noheader", "--format=%i", f"--user={getpass.getuser()}")
+    return None if said is None else set(said.split())
+
+
+def _ask_slurm(*command: str) -> str | None:
+    """What a program of SLURM prints; ``None`` when SLURM does not answer."""
     try:
-        answer = subprocess.run(
-            ["squeue", "--noheader", "--format=%i", f"--user={getpass.getuser()}"],
-            capture_output=True,
-            text=True,
-            timeout=_ASK_SECONDS,
-            check=True,
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return set(answer.stdout.split())
 
 
 def _last_line(logs: Path, numbers: set[str]) -> str:
@@ -229,6 +270,8 @@ def _lost_workers_replaced(cluster: "SLURMCluster", jobs: int, logs: Path) -> It
             there |= {numbers[name] for name in connected & numbers.keys()}
             absent = {name: number for name, number in numbers.items() if number not in there}
             known = _known_jobs() if absent else None
+            if ended.is_set():
+                return
             for name, number in absent.items():
                 if known is not None and number not in known and failed < _FAILED_STARTS:
                     failed += 1
@@ -242,5 +285,4 @@ def _lost_workers_replaced(cluster: "SLURMCluster", jobs: int, logs: Path) -> It
     try:
         yield
     finally:
-        ended.set()
-        thread.join()
+        ended.set()  # the thread is not waited for: it may be asking SLURM

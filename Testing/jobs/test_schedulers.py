@@ -1,22 +1,28 @@
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from small_job import contents
 
 from SSLSegLib.errors import JobError
 from SSLSegLib.jobs import cluster_cases, schedulers
+from SSLSegLib.jobs.certificates import Certificate, throwaway_certificate
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.runner import run_job
-from SSLSegLib.jobs.schedulers import parse_scheduler
+from SSLSegLib.jobs.schedulers import connected, parse_scheduler
+
+NO_SCHEDULERS = ["", "dask", "dask://", "dask://host", "tls://host", "slurm:", "local?data=send", "ftp://x:1"]
+NO_OPTIONS = ["?data=", "?ca=a.pem", "?ca=a.pem&cert=b.pem&password=c"]
 
 
-@pytest.mark.parametrize("text", ["", "dask", "dask://", "dask://host", "slurm:", "local?data=send", "ftp://x:1"])
+@pytest.mark.parametrize("text", [*NO_SCHEDULERS, *(f"tls://host:1{options}" for options in NO_OPTIONS)])
 def test_what_is_no_scheduler_is_refused(text):
     with pytest.raises(JobError, match="no scheduler"):
         parse_scheduler(text)
@@ -27,6 +33,9 @@ def test_schedulers_are_understood():
     assert parse_scheduler("dask://head:8786").target == "tcp://head:8786"
     assert parse_scheduler("dask://head:8786?data=send").send
     assert parse_scheduler("slurm:a.json").target == "a.json"
+    tls = parse_scheduler("tls://head:8786?data=send&ca=/a%26b/ca.pem&cert=c+d.pem")
+    assert (tls.target, tls.send) == ("tls://head:8786", True)
+    assert tls.certificate == Certificate(Path("/a&b/ca.pem"), Path("c+d.pem"), Path("c+d.pem"))
 
 
 def test_a_local_run_loads_no_dask():
@@ -41,6 +50,65 @@ def test_a_scheduler_that_does_not_answer_is_said(tmp_path, small_manifest, monk
     monkeypatch.setattr(schedulers, "CONNECT_TIMEOUT", 1)
     with pytest.raises(JobError, match="No Dask scheduler answers"):
         run_job(job)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificates, is not installed here")
+    with throwaway_certificate(tmp_path) as made:
+        yield made
+
+
+def options_of(certificate) -> str:
+    return f"?ca={certificate.authority}&cert={certificate.certificate}&key={certificate.key}"
+
+
+def test_with_certificates_the_bytes_are_those_of_a_local_run_and_without_them_nobody_gets_in(
+    tmp_path, certificate, small_manifest, small_finished, monkeypatch
+):
+    import dask
+    import distributed
+
+    monkeypatch.setattr(schedulers, "CONNECT_TIMEOUT", 5)
+    job = Job.create(tmp_path / "job", small_manifest)
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        memory_limit=None,
+        protocol="tls://",
+        security=certificate.security(),
+    ) as cluster:
+        address = cluster.scheduler_address
+        (tmp_path / "others").mkdir()
+        with throwaway_certificate(tmp_path / "others") as another:
+            for scheduler, said in (
+                (address.replace("tls", "dask"), "No Dask scheduler answers"),
+                (address, "names none"),
+                (address + options_of(another), "refuses our certificate"),
+                (f"{address}?ca=/no/ca.pem&cert=/no/cert.pem", "cannot be read"),
+            ):
+                job.scheduler = scheduler
+                with pytest.raises(JobError, match=said):
+                    run_job(job)
+        job.scheduler = address + options_of(certificate)
+        assert run_job(job).status == "finished"
+        tls = "distributed.comm.tls"
+        own = {"ca-file": certificate.authority, "client.cert": certificate.certificate, "client.key": certificate.key}
+        with (
+            dask.config.set({f"{tls}.{name}": str(path) for name, path in own.items()}),
+            connected(parse_scheduler(address), 1, tmp_path) as client,
+        ):
+            assert client.submit(sum, (1, 2)).result() == 3
+    assert contents(job) == contents(small_finished)
+
+
+def test_where_there_is_no_openssl_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(JobError, match="openssl"), throwaway_certificate(tmp_path):
+        pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

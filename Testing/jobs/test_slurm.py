@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import torch
 from SSLSegLib.errors import JobError
 from SSLSegLib.files import read_json, write_json
 from SSLSegLib.jobs import slurm as slurm_workers
+from SSLSegLib.jobs.certificates import throwaway_certificate
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.jobs.selftraining import SelfTrainingParameters, selftraining_manifest
@@ -75,8 +78,14 @@ def test_a_slurm_configuration_becomes_a_script_that_asks_for_it(tmp_path):
     asked = SlurmConfiguration(
         workers=2, cores=8, memory="32GB", queue="gpu", gpus=1, prologue=("module load x",), directives=("--nice=5",)
     )
-    with SLURMCluster(**slurm_cluster_arguments(asked, tmp_path / "of 100% use")) as cluster:
+    (tmp_path / "with a space").mkdir()
+    with (
+        throwaway_certificate(tmp_path / "with a space") as certificate,
+        SLURMCluster(**slurm_cluster_arguments(asked, tmp_path / "of 100% use", certificate.security())) as cluster,
+    ):
         script = cluster.job_script()
+        address = cluster.scheduler_address
+    assert address.startswith("tls://")
     for line in (
         "#SBATCH -p gpu",
         "#SBATCH --gres=gpu:1",
@@ -87,6 +96,8 @@ def test_a_slurm_configuration_becomes_a_script_that_asks_for_it(tmp_path):
         f"export PYTHONPATH={LIBRARY}",
         "--resources GPU=1",
         "--nthreads 1",
+        address,
+        f"--tls-key '{certificate.key}'",
     ):
         assert line in script
 
@@ -100,6 +111,28 @@ def test_where_there_is_no_slurm_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(JobError, match="sbatch"), slurm_client(SlurmConfiguration(**SMALL), 1, tmp_path):
         pass
+
+
+def test_nobody_without_the_runs_certificate_can_talk_to_scheduler_or_workers(tmp_path, slurm):
+    import distributed
+
+    logs = tmp_path / "of a run"
+    with slurm_client(SlurmConfiguration(**SMALL), 1, logs) as client:
+        assert client.submit(sum, (1, 2)).result() == 3
+        (worker,) = client.scheduler_info()["workers"]
+        with throwaway_certificate(tmp_path) as other:
+            for address in (client.scheduler.address, worker):
+                assert address.startswith("tls://")
+                for protocol, security in (("tcp", None), ("tls", other.security())):
+                    with pytest.raises(OSError, match=r"closed|certificate"):
+                        distributed.Client(address.replace("tls", protocol), security=security, timeout=3)
+        port = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.http_server.port)
+        for page in ("info/main/workers.html", "json/identity.json", "health"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=10)
+        assert [path.stat().st_mode & 0o77 for path in logs.glob("tls-*")] == [0], "others may look at the key"
+    assert not list(logs.glob("tls-*"))
+    assert_no_slurm_job_is_left(slurm)
 
 
 @pytest.mark.parametrize(
