@@ -59,7 +59,6 @@ def ssl_medsam2(
         ...     pseudo_label(cohort, medsam2, TffsOptions(), seed=42, sink=save)
         >>> ssl_medsam2(cohort, f, results, work, SelfTrainingOptions.of("quick")).model  # doctest: +SKIP
     """
-    from SSLSegLib.selftraining.model import find_round
     from SSLSegLib.selftraining.rounds import self_train
 
     # Pseudo label initialization:   Y^u <- f(X^u | D^l)
@@ -70,4 +69,8 @@ def ssl_medsam2(
     #     pseudo label updating:     Y^u <- g(X^u)
     outcome = self_train(cohort, results, work, training, **how)
     # Return refined model g
+    from SSLSegLib.selftraining.model import (
+        find_round,
+    )  # only now: it loads nnU-Net, for which a resumed run need not wait
+
     return Refined(find_round(work, len(outcome.rounds)), outcome)
