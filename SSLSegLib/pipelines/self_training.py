@@ -69,8 +69,7 @@ def ssl_medsam2(
     #     pseudo label updating:     Y^u <- g(X^u)
     outcome = self_train(cohort, results, work, training, **how)
     # Return refined model g
-    from SSLSegLib.selftraining.model import (
-        find_round,
-    )  # only now: it loads nnU-Net, for which a resumed run need not wait
+    # (Imported only now: it loads nnU-Net, and a resumed run need not wait for that.)
+    from SSLSegLib.selftraining.model import find_round
 
     return Refined(find_round(work, len(outcome.rounds)), outcome)
