@@ -4,7 +4,8 @@ Algorithm 1 begins with the pseudo-labels. Where those are poor, a network train
 better than all rounds that follow, and the mean of both probabilities better than either, since their errors differ.
 Which of the three is best can be known before any training on pseudo-labels, without a label beyond those at hand: the
 networks of nnU-Net's own cross-validation over the labelled cases and the method of the pseudo-labels both segment
-every labelled case without having seen its label. The choice is made class by class; between equals the given win.
+every labelled case without having seen its label. The choice is made class by class. Labelled cases are few, and
+networks trained on so few fail on the first image that is unlike them: the given stay unless they are clearly worse.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,10 +34,14 @@ from SSLSegLib.selftraining.predict import predict_case
 from SSLSegLib.selftraining.report import RoundReport, RoundRoles
 from SSLSegLib.selftraining.run import Run, TrainingSet
 
-__all__ = ["MOST_FOLDS", "cross_validate", "first_labels", "mixed_labels"]
+__all__ = ["CLEARLY", "MOST_FOLDS", "cross_validate", "first_labels", "mixed_labels"]
 
 MOST_FOLDS = 5
 """Folds of the cross-validation over the labelled cases; fewer where there are fewer cases."""
+
+CLEARLY = 0.05
+"""Mean Dice by which other labels must be better than the given ones on left-out labelled cases. On generated scans
+with two labelled ones a gain of 0.02 there was a loss of 0.04 on the unlabelled ones."""
 
 
 def first_labels(run: Run) -> dict[str, Path]:
@@ -139,8 +144,9 @@ def _choose(run: Run, held_out: Mapping[str, Path]) -> Choice:
 
 
 def _best(dice: Mapping[str, float | None]) -> str:
-    """The candidate with the highest Dice; of equal ones the first in :data:`PARTS`."""
-    return max(PARTS, key=lambda name: dice[name] or 0.0)
+    """The candidate with the highest Dice, unless the given labels come close (:data:`CLEARLY`)."""
+    best = max(PARTS, key=lambda name: dice[name] or 0.0)
+    return best if (dice[best] or 0.0) - (dice["given"] or 0.0) > CLEARLY else "given"
 
 
 def _write_mixed(run: Run, choice: Choice) -> dict[str, Path]:
