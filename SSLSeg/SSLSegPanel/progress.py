@@ -124,6 +124,11 @@ def stage_label(stage):
         "preprocessing": _("Preparing the scans"),
         "predicting": _("Segmenting"),
         "training baseline": _("Training on labelled cases only (epochs)"),
+        "labels of cross-validation": _("Collecting the labelled cases"),
+        "training cross-validation": _("Networks of the labelled cases (epochs)"),
+        "labelled cases left out in turn": _("Leaving labelled cases out in turn"),
+        "comparing first labels": _("Comparing what to begin with"),
+        "first labels": _("First labels"),
     }.get(stage, stage)
 
 

@@ -14,7 +14,7 @@ def curves(metrics, reports=()):
 
     Args:
         metrics: Metric events of a job. Of self-training, one an epoch and fold, from which the mean over the folds is
-            drawn at (round - 1) * epochs + epoch; of UniMatch, one every few steps, drawn at the step.
+            drawn at (round - 1) * epochs + epoch, so that what comes before round 1 lies left of 0; of UniMatch, one every few steps, drawn at the step.
         reports: Reports of finished rounds: where no event tells their agreement, it is drawn at the round's number.
     """
     found = defaultdict(lambda: defaultdict(list))
@@ -48,8 +48,10 @@ def curves(metrics, reports=()):
 
 
 def _round(event):
-    number = str(event.get("round", "round 1")).rsplit(" ", 1)[-1]
-    return int(number) if number.isdigit() else 1
+    """The number of its round; 0 of the cross-validation that comes before the first."""
+    name = str(event.get("round", "round 1"))
+    number = name.rsplit(" ", 1)[-1]
+    return int(number) if number.isdigit() else int(name != "cross-validation")
 
 
 class TrainingPlot:

@@ -120,6 +120,14 @@ def test_curves_are_means_over_the_folds_at_the_epoch_of_all_rounds(refined):
     }
 
 
+def test_what_is_trained_before_round_1_is_drawn_left_of_it():
+    from SSLSegPanel.training_plot import curves
+
+    before = {"round": "cross-validation", "fold": 0, "epoch": 1, "epochs": 2, "train_loss": 0.9}
+    after = {"round": "round 1", "fold": 0, "epoch": 1, "epochs": 2, "train_loss": 0.4}
+    assert curves([before, after]) == {"Training loss": [(-1, 0.9), (1, 0.4)]}
+
+
 def test_refinement_is_described_as_a_job_beside_the_run(refined, finished_job):
     job = refined.logic.prepareRefinement(refined.session.run, preset="quick", rounds=1)
     assert Job.open(job.folder).manifest.kind == "selftraining"
