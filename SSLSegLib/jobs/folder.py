@@ -187,13 +187,19 @@ class Job:
         if not self._has_damaged_state():
             return None
         refuse_links(self.folder)
-        with JobLock(self.lock_path):
-            if not self._has_damaged_state():  # somebody was quicker
-                return None
-            aside = free_place(self.logs / "replaced" / "state.json")
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self.folder / "state.json", aside)
-            self.write_state(JobState())
+        try:
+            with JobLock(self.lock_path):
+                if not self._has_damaged_state():  # somebody was quicker
+                    return None
+                aside = free_place(self.logs / "replaced" / "state.json")
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self.folder / "state.json", aside)
+                self.write_state(JobState())
+        except OSError as error:
+            raise JobError(
+                f"The job folder {self.folder} cannot be written: {error.strerror}.",
+                remedy="Give yourself the right to write there, or copy the job folder to a place of your own.",
+            ) from error
         return aside
 
     def _has_damaged_state(self) -> bool:

@@ -74,6 +74,11 @@ class JobLock:
 
     def _take(self) -> None:
         owner = lock_owner(self.path)
+        if owner is None and _is_hidden(self.path) and not is_silent(self.path, self.silence):
+            raise JobError(
+                f"Somebody else runs the job in {self.path.parent}, who lets nobody read its lock file.",
+                remedy=f"Wait for it. Without a sign of life for {SILENCE / 60:.0f} minutes it can be taken over.",
+            )
         if owner is not None and self._is_alive(owner):
             elsewhere = "" if is_here(owner) else f" If that computer is gone, try again in {SILENCE / 60:.0f} minutes."
             raise JobError(
@@ -154,6 +159,17 @@ def lock_owner(path: Path) -> LockOwner | None:
     except (OSError, ValueError):
         return None
     return owner if isinstance(owner, dict) else None
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether there is a lock file that we may not read: of another user, who shares the folder and not the file."""
+    try:
+        with open(path, "rb"):
+            return False
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def is_here(owner: LockOwner) -> bool:

@@ -15,6 +15,7 @@ The same pseudo-label gives the same bytes in every file.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -243,7 +244,7 @@ def _mismatches(folder: Path, record: ResultRecord, thorough: bool) -> list[str]
     return [
         name
         for name, checksum in record.files.items()
-        if not (folder / name).is_file() or (thorough and sha256_of(folder / name) != checksum)
+        if not os.path.isfile(folder / name) or (thorough and sha256_of(folder / name) != checksum)
     ]
 
 

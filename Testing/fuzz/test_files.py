@@ -261,3 +261,12 @@ def test_tags_of_any_length_are_read(tmp_path):
     (tmp_path / "x.nrrd").write_bytes(nrrd(b"# " + b"x" * 5000, b"Segment0_Tags:=" + b"a" * 5000))
     assert read_image(tmp_path / "x.nrrd").array.shape == (1, 3, 4, 5)
     assert read_header(tmp_path / "x.nrrd").metadata["Segment0_Tags"] == "a" * 5000
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "x/" * 3000])
+def test_a_result_that_names_a_file_no_disk_can_hold_is_incomplete_and_not_a_crash(tmp_path, name):
+    """Found by coverage-guided fuzzing."""
+    _, record = hostile_documents._saved_result()
+    content = {**record, "files": {**record["files"], name: "0" * 64}}
+    with pytest.raises(CaseError):
+        hostile_documents.read_result_file(tmp_path, json.dumps(content).encode())

@@ -148,6 +148,18 @@ def test_a_whole_state_needs_no_mending_and_a_damaged_one_of_a_running_job_is_le
     assert (job.folder / "state.json").read_text() == "torn"
 
 
+def test_a_damaged_state_that_cannot_be_put_aside_is_said_in_words(make_job, monkeypatch):
+    job = make_job()
+    (job.folder / "state.json").write_text("torn")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(JobLock, "__enter__", refuse)  # as in a folder that may only be read
+    with pytest.raises(JobError, match=r"cannot be written: Permission denied"):
+        job.mend_state()
+
+
 def test_the_state_comes_back_as_written(make_job):
     job = make_job()
     job.write_state(JobState(status="failed", message="No.", remedy="Yes."))

@@ -1,3 +1,4 @@
+import builtins
 import errno
 import json
 import os
@@ -109,6 +110,23 @@ def test_a_computer_of_the_same_name_keeps_the_lock_as_long_as_its_heart_beats(p
     os.utime(path, (time.time() - 600, time.time() - 600))
     with JobLock(path):
         pass
+
+
+def test_a_lock_that_another_user_lets_nobody_read_is_kept_as_long_as_its_heart_beats(path, monkeypatch):
+    """The refusal to read is a fake here: tests may run as a user who may read everything."""
+    write_owner(path, host="another-machine")
+    real = builtins.open
+
+    def refuse(name, *arguments, **options):
+        if name == path and arguments[:1] == ("rb",):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    with pytest.raises(JobError, match="lets nobody read"), JobLock(path):
+        pass
+    os.utime(path, (time.time() - 600, time.time() - 600))
+    JobLock(path)._take()
 
 
 @pytest.mark.parametrize("error", [PermissionError, OSError(errno.ESTALE, "stale"), FileNotFoundError])
