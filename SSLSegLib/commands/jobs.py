@@ -57,7 +57,7 @@ def leftovers(job: "Job", *, replaced: bool = False) -> list[Path]:
 def _describe(folder: Path) -> dict[str, Any]:
     """One job in a few words; what is damaged is said and not raised."""
     from SSLSegLib.jobs.folder import Job
-    from SSLSegLib.jobs.lock import lock_owner, owner_process
+    from SSLSegLib.jobs.lock import lock_owner
 
     try:
         job = Job.open(folder)
@@ -72,7 +72,7 @@ def _describe(folder: Path) -> dict[str, Any]:
         }
     owner = lock_owner(job.lock_path)
     status: str = state.status
-    if status == "running" and (owner is None or (owner_process(owner) is None and _is_here(owner))):
+    if status == "running" and (owner is None or _is_gone(owner, job.lock_path)):
         status = "interrupted"  # the process died without a word; the job can be resumed
     cases = f"{state.cases_done}/{state.cases_total}" if state.cases_total else ""
     return {
@@ -88,10 +88,18 @@ def _describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def _is_here(owner: dict[str, Any]) -> bool:
-    import platform
+def _is_gone(owner: dict[str, Any], lock: Path) -> bool:
+    """Whether nobody works on it any more; nothing is written to find out, so by this computer's clock."""
+    import time
 
-    return owner.get("host") == platform.node()
+    from SSLSegLib.jobs.lock import SILENCE, is_here, owner_process
+
+    if is_here(owner):
+        return owner_process(owner) is None
+    try:
+        return time.time() - lock.stat().st_mtime > SILENCE
+    except OSError:
+        return True
 
 
 @app.command("list")

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import sys
 import time
 
@@ -48,6 +49,15 @@ def test_a_job_whose_process_died_without_a_word_is_interrupted_and_can_be_resum
     assert listed(tmp_path)["waiting"]["status"] == "interrupted"
     assert call("resume", job.folder).exit_code == 0
     assert job.finished(list("abcd")) == list("abcd")
+
+
+def test_a_job_on_another_machine_is_running_while_its_heart_beats_and_interrupted_when_it_is_silent(tmp_path, jobs):
+    _, job = jobs
+    job.write_state(job.state().model_copy(update={"status": "running"}))
+    job.lock_path.write_text('{"pid": 1, "process_start": 1.0, "host": "elsewhere", "token": "x"}')
+    assert listed(tmp_path)["waiting"]["status"] == "running"
+    os.utime(job.lock_path, (time.time() - 600, time.time() - 600))
+    assert listed(tmp_path)["waiting"]["status"] == "interrupted"
 
 
 @pytest.mark.parametrize(
