@@ -95,6 +95,10 @@ def run_job(
             stack.enter_context(_termination_as_interrupt())
             job.write_state(state)
             tell("started", kind=kind.name, versions=software_versions(), resumed=lock.taken_over_from is not None)
+            if others := _other_software(job):
+                tell(
+                    "warning", message=f"The job was made with {others}; results of both may differ in their last bits."
+                )
             if not checked:
                 kind.preflight(job, tell)
             state.checked = True
@@ -132,6 +136,13 @@ def _refuse_other_work(job: Job) -> None:
     """Under the lock: two commands may have made different jobs of one empty folder in the same moment."""
     if not Job.open(job.folder).manifest.same_work(job.manifest):
         raise JobError(f"{job.folder} holds other work by now.", remedy="Choose another folder with --out.")
+
+
+def _other_software(job: Job) -> str:
+    """What of the software the manifest names in another version than the one here."""
+    here = software_versions()
+    before = {name: version for name, version in job.manifest.versions.items() if here.get(name) != version}
+    return ", ".join(f"{name} {version} (here {here.get(name, 'none')})" for name, version in before.items())
 
 
 def _disk_failure(error: OSError, job: Job) -> JobError:

@@ -206,3 +206,14 @@ def test_a_folder_that_was_given_to_other_work_meanwhile_is_refused(make_job):
     with pytest.raises(JobError, match="holds other work by now"):
         run_job(job)
     assert job.state().status == "pending"
+
+
+def test_going_on_with_other_software_is_said(make_job):
+    job, heard = make_job(), []
+    run_job(job, lambda event, **fields: heard.append(event))
+    assert "warning" not in heard
+    older = job.manifest.model_copy(update={"versions": {**job.manifest.versions, "torch": "1.0"}})
+    write_manifest(job.folder / "manifest.json", older)
+    run_job(job.folder)
+    (warning,) = (event for event in read_events(job.events_path) if event["event"] == "warning")
+    assert "torch 1.0 (here " in warning["message"]
