@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.cohort import Case, Cohort
 from SSLSegLib.cases.geometry import Geometry
@@ -12,12 +14,15 @@ from SSLSegLib.cases.reading import read_image, read_label, read_label_file, rea
 from SSLSegLib.cases.volume import LabelMap, Volume
 from SSLSegLib.errors import CaseError
 from SSLSegLib.pseudolabels.storage import LABELS, UNCERTAINTY, ResultRecord, read_result
+from SSLSegLib.scene.grids import in_grid_of
 from SSLSegLib.scene.hierarchy import place_beside, place_in_case_folder
 from SSLSegLib.scene.marks import PREFIX, PseudoLabelMarks
 from SSLSegLib.scene.segmentations import label_to_segmentation_node
-from SSLSegLib.scene.volumes import node_geometry, reordered, uncertainty_to_node, volume_to_node
+from SSLSegLib.scene.volumes import image_to_node, node_geometry, reordered, uncertainty_image_to_node
+from SSLSegLib.scene.voxels import ReadyImage, ready_image
 
 __all__ = [
+    "CaseFiles",
     "CaseNodes",
     "ResultFiles",
     "add_case",
@@ -52,25 +57,45 @@ class CaseNodes:
 
 
 @dataclass(frozen=True, eq=False)
+class CaseFiles:
+    """What the files of a case hold, ready for a scene: one image a channel, and the expert's label."""
+
+    geometry: Geometry
+    channels: tuple[ReadyImage, ...]
+    label: LabelMap | None
+
+
+@dataclass(frozen=True, eq=False)
 class ResultFiles:
     """What the files of a result hold, with the grid in double precision."""
 
     record: ResultRecord
     label: LabelMap
     uncertainty: Volume
+    shown: ReadyImage | None = None
+    """The uncertainty in the grid of the volume node it is for, where that was known."""
 
 
-def read_case(cohort: Cohort, case: Case) -> tuple[Volume, LabelMap | None]:
+def read_case(cohort: Cohort, case: Case) -> CaseFiles:
     """A case's image, and its label where it is a labelled case. Touches no scene: a thread may do it.
 
     Raises:
         CaseError: Where a file cannot be read or lies in another grid.
     """
-    return read_volume(cohort, case), read_label(cohort, case) if case.label is not None else None
+    volume = read_volume(cohort, case)
+    label = read_label(cohort, case) if case.label is not None else None
+    return CaseFiles(volume.geometry, tuple(ready_image(each, volume.geometry) for each in volume.array), label)
 
 
-def read_result_files(result_folder: Path, classes: tuple[SegmentClass, ...]) -> ResultFiles:
+def read_result_files(
+    result_folder: Path, classes: tuple[SegmentClass, ...], grid: Geometry | None = None
+) -> ResultFiles:
     """The files of a finished result. Touches no scene: a thread may do it.
+
+    Args:
+        result_folder: The case's folder in a job's ``results/``.
+        classes: The cohort's classes.
+        grid: That of the volume node that the result will be shown on, if known: its order of the voxels is taken.
 
     Raises:
         CaseError: Where a file cannot be read or the files lie in different grids.
@@ -79,11 +104,12 @@ def read_result_files(result_folder: Path, classes: tuple[SegmentClass, ...]) ->
     label = read_label_file(Path(result_folder) / LABELS, classes, case_id=record.case_id)
     uncertainty = read_image(Path(result_folder) / UNCERTAINTY, case_id=record.case_id)
     # The record keeps the grid in double precision, the NIfTI files in single precision.
-    return ResultFiles(
-        record,
-        LabelMap(label.array, _same_grid(label.geometry, record, LABELS)),
-        Volume(uncertainty.array, _same_grid(uncertainty.geometry, record, UNCERTAINTY)),
-    )
+    label = LabelMap(label.array, _same_grid(label.geometry, record, LABELS))
+    uncertainty = Volume(uncertainty.array, _same_grid(uncertainty.geometry, record, UNCERTAINTY))
+    grid = record.geometry if grid is None else grid
+    array = in_grid_of(uncertainty.array[0], record.geometry, grid)
+    shown = None if array is None else ready_image(np.ascontiguousarray(array, np.float32), grid, integers=False)
+    return ResultFiles(record, label, uncertainty, shown)
 
 
 def add_case(
@@ -92,7 +118,7 @@ def add_case(
     case: Case,
     result_folder: Path | None = None,
     *,
-    read: tuple[Volume, LabelMap | None] | None = None,
+    read: CaseFiles | None = None,
 ) -> CaseNodes:
     """Add a case's image, its label where it is a labelled case, and its result where there is one.
 
@@ -106,19 +132,19 @@ def add_case(
     Raises:
         CaseError: Where a file cannot be read or lies in another grid.
     """
-    volume, label = read or read_case(cohort, case)
+    files = read or read_case(cohort, case)
     nodes = CaseNodes(case.id)
-    for channel in range(len(volume.array)):
+    for channel, ready in enumerate(files.channels):
         name = case.id if channel == 0 else f"{case.id} channel {channel + 1}"
-        node = volume_to_node(volume, name, channel=channel, scene=scene)
+        node = image_to_node(ready, name, scene=scene)
         if cohort.window is not None:
             node.GetDisplayNode().AutoWindowLevelOff()
             node.GetDisplayNode().SetWindowLevel(cohort.window.width, cohort.window.level)
         node.SetAttribute(_CHANNEL, str(channel))
         _file_under(node, case.id, "image")
         nodes.volumes.append(node)
-    if label is not None:
-        nodes.label = label_to_segmentation_node(label, cohort.classes, nodes.volumes[0], f"{case.id} label")
+    if files.label is not None:
+        nodes.label = label_to_segmentation_node(files.label, cohort.classes, nodes.volumes[0], f"{case.id} label")
         _file_under(nodes.label, case.id, "label")
     if result_folder is not None:
         result = add_result(nodes.volumes[0], result_folder, cohort.classes)
@@ -165,7 +191,7 @@ def add_result_steps(volume_node: Any, classes: tuple[SegmentClass, ...], files:
     nodes.pseudo_label.SetAttribute(_PART, "pseudo-label")
     place_beside(nodes.pseudo_label, volume_node)
     yield nodes
-    nodes.uncertainty = _show_uncertainty(files.uncertainty, name, nodes, marks)
+    nodes.uncertainty = _show_uncertainty(files, name, nodes, marks)
     yield nodes
 
 
@@ -190,13 +216,16 @@ def case_nodes(nodes: list[Any]) -> dict[str, CaseNodes]:
     return cases
 
 
-def _show_uncertainty(uncertainty: Volume, name: str, nodes: CaseNodes, marks: PseudoLabelMarks) -> Any:
+def _show_uncertainty(files: ResultFiles, name: str, nodes: CaseNodes, marks: PseudoLabelMarks) -> Any:
     volume_node, segmentation_node = nodes.volumes[0], nodes.pseudo_label
     # The segmentation has been accepted on this volume: in the same frame, the voxels are the same too.
     under_same_transform = segmentation_node.GetTransformNodeID() is not None or not volume_node.GetTransformNodeID()
     grid = node_geometry(volume_node, transform="ignore" if under_same_transform else "harden")
-    array = reordered(uncertainty.array[0], uncertainty.geometry, grid)
-    node = uncertainty_to_node(array, grid, f"{name} uncertainty", scene=volume_node.GetScene())
+    ready = files.shown
+    if ready is None or not ready.geometry.matches(grid):
+        array = reordered(files.uncertainty.array[0], files.uncertainty.geometry, grid)
+        ready = ready_image(array.astype(np.float32, copy=False), grid, integers=False)
+    node = uncertainty_image_to_node(ready, f"{name} uncertainty", scene=volume_node.GetScene())
     node.SetAndObserveTransformNodeID(segmentation_node.GetTransformNodeID())
     for attribute, value in marks.attributes().items():
         if attribute != f"{PREFIX}Kind":  # that one says: these are labels

@@ -1,6 +1,6 @@
 """Labels between arrays and MRML segmentation nodes: named, coloured, coded, in the grid of their image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +12,11 @@ from SSLSegLib.errors import CaseError
 from SSLSegLib.scene.embedded import current_scene, import_slicer
 from SSLSegLib.scene.grids import in_grid_of
 from SSLSegLib.scene.marks import PREFIX, PseudoLabelMarks, get_tag
-from SSLSegLib.scene.volumes import ParentTransform, image_data, node_geometry, reordered, vtk_matrix
+from SSLSegLib.scene.segments import SegmentsAsLabel, binary_labelmap, segment_parts_steps
+from SSLSegLib.scene.volumes import ParentTransform, node_geometry, vtk_matrix
+from SSLSegLib.scene.voxels import image_data
 
-__all__ = ["label_to_segmentation_node", "segment_ids", "segmentation_to_label"]
+__all__ = ["label_to_segmentation_node", "read_segments_steps", "segment_ids", "segmentation_to_label"]
 
 CLASS_VALUE_TAG = f"{PREFIX}ClassValue"
 
@@ -75,7 +77,7 @@ def label_to_segmentation_node(
         if marks is not None:
             marks.mark_segment(segment)
         # All segments share one labelmap: one layer in memory and on disk, each with its own value.
-        segment.AddRepresentation(_binary_labelmap(), labelmap)
+        segment.AddRepresentation(binary_labelmap(), labelmap)
         segmentation.AddSegment(segment, f"Segment_{each.value}")
     node.SetAndObserveTransformNodeID(parent_transform_id)
     if marks is not None:
@@ -84,7 +86,17 @@ def label_to_segmentation_node(
     return node
 
 
-def segmentation_to_label(
+def segmentation_to_label(node: Any, volume_node: Any, classes: Sequence[SegmentClass], **options: Any) -> LabelMap:
+    """:func:`read_segments_steps` and what follows it, at once."""
+    steps = read_segments_steps(node, volume_node, classes, **options)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value.label_map()
+
+
+def read_segments_steps(
     node: Any,
     volume_node: Any,
     classes: Sequence[SegmentClass],
@@ -93,10 +105,11 @@ def segmentation_to_label(
     overlap: Literal["refuse", "last"] = "refuse",
     transform: ParentTransform = "refuse",
     like: Geometry | None = None,
-) -> LabelMap:
+) -> Generator[None, None, SegmentsAsLabel]:
     """The segments of a segmentation node as one label map in a volume's grid.
 
-    Segments in another grid are resampled by Slicer (nearest voxel). The node is not changed.
+    Segments in another grid are resampled by Slicer (nearest voxel). The node is not changed. A generator that pauses
+    between segments; what it returns holds copies, and another thread may turn them into the label map.
 
     Args:
         node: The segmentation; it may lie under a transform of its own.
@@ -108,7 +121,8 @@ def segmentation_to_label(
         like: As there: the order in which the voxels are wished.
 
     Raises:
-        CaseError: Where no class has a segment, segments overlap, or ``like`` has other voxels than the volume.
+        CaseError: Where no class has a segment, or a segment cannot be read; and, from
+            :meth:`SegmentsAsLabel.label_map`, where segments overlap or ``like`` has other voxels than the volume.
     """
     geometry = node_geometry(volume_node, transform=transform)
     ids = segment_ids(node, classes) | dict(segments or {})
@@ -120,20 +134,8 @@ def segmentation_to_label(
             f"(its segments: {', '.join(present) or 'none'}).",
             remedy="Rename its segments, or say which segment is which class.",
         )
-    readable = _with_binary_labelmap(node)
-    array = np.zeros(geometry.shape, dtype=np.uint8)
-    for each in found:
-        mask = _segment_mask(readable, ids[each.name], volume_node, geometry)
-        doubly = mask & (array > 0)
-        if overlap == "refuse" and doubly.any():
-            others = [other.name for other in classes if other.value in np.unique(array[doubly])]
-            raise CaseError(
-                f"In the segmentation “{node.GetName()}” {int(doubly.sum())} voxels belong to {each.name} and to "
-                f"{' and '.join(others)}.",
-                remedy="Remove the overlap in the Segment Editor (Logical operators, subtract).",
-            )
-        array[mask] = each.value
-    return LabelMap(array, geometry) if like is None else LabelMap(reordered(array, geometry, like), like)
+    parts = yield from segment_parts_steps(node, {each: ids[each.name] for each in found}, volume_node, geometry)
+    return SegmentsAsLabel(parts, geometry, node.GetName(), overlap, like)
 
 
 def segment_ids(node: Any, classes: Sequence[SegmentClass]) -> dict[str, str]:
@@ -189,41 +191,6 @@ def _show_as_pseudo_label(node: Any) -> None:
     display.SetOpacity2DFill(0.15)
     display.SetOpacity2DOutline(1.0)
     display.SetSliceIntersectionThickness(2)
-
-
-def _segment_mask(node: Any, segment_id: str, volume_node: Any, geometry: Geometry) -> np.ndarray:
-    import vtk
-    from vtk.util.numpy_support import vtk_to_numpy
-
-    slicer = import_slicer()
-    identifiers = vtk.vtkStringArray()
-    identifiers.InsertNextValue(segment_id)
-    merged = slicer.vtkOrientedImageData()
-    slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
-        node, volume_node, identifiers, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, merged, None
-    )
-    if merged.GetDimensions()[::-1] != geometry.shape:  # Slicer reports nothing, it leaves the output empty
-        raise CaseError(
-            f"The segment {segment_id} of “{node.GetName()}” cannot be read in the grid of “{volume_node.GetName()}”.",
-            remedy="Check that the segmentation has voxels and lies on the volume.",
-        )
-    return vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(geometry.shape) > 0
-
-
-def _with_binary_labelmap(node: Any) -> Any:
-    """The node, or a copy outside the scene where voxels must first be made of surfaces."""
-    if node.GetSegmentation().ContainsRepresentation(_binary_labelmap()):
-        return node
-    slicer = import_slicer()
-    copy = slicer.vtkMRMLSegmentationNode()
-    copy.SetName(node.GetName())
-    copy.GetSegmentation().DeepCopy(node.GetSegmentation())
-    copy.GetSegmentation().CreateRepresentation(_binary_labelmap())
-    return copy
-
-
-def _binary_labelmap() -> str:
-    return import_slicer().vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
 def _count(node: Any) -> int:

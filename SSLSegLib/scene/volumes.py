@@ -11,14 +11,21 @@ from SSLSegLib.cases.volume import Volume
 from SSLSegLib.errors import CaseError
 from SSLSegLib.scene.embedded import current_scene, import_slicer
 from SSLSegLib.scene.grids import in_grid_of
+from SSLSegLib.scene.voxels import ReadyImage, copied_voxels, ready_image, voxels_of
 
 __all__ = [
     "UNCERTAINTY_MAXIMUM",
     "ParentTransform",
+    "image_to_node",
     "node_geometry",
     "node_to_volume",
+    "node_voxels",
+    "numpy_matrix",
+    "reordered",
+    "uncertainty_image_to_node",
     "uncertainty_to_node",
     "volume_to_node",
+    "vtk_matrix",
 ]
 
 ParentTransform = Literal["refuse", "harden", "ignore"]
@@ -43,7 +50,23 @@ def volume_to_node(volume: Volume, name: str, *, channel: int = 0, scene: Any = 
         channel: Which of the C channels.
         scene: The scene to add it to; the current one by default.
     """
-    return _add_scalar_volume(volume.array[channel], volume.geometry, name, scene)
+    return image_to_node(ready_image(volume.array[channel], volume.geometry), name, scene=scene)
+
+
+def image_to_node(ready: ReadyImage, name: str, *, scene: Any = None) -> Any:
+    """:func:`volume_to_node` with voxels that a thread has made ready: takes no time itself, whatever their number."""
+    scene = current_scene() if scene is None else scene
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
+    # Left to itself, a display node counts all voxels for its window and level, on the thread that shows the panel.
+    display = scene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+    display.AutoWindowLevelOff()
+    display.AutoThresholdOff()
+    display.SetWindowLevelMinMax(*ready.shown)
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    node.SetAndObserveImageData(ready.image)
+    node.SetIJKToRASMatrix(vtk_matrix(ready.geometry.ijk_to_ras))
+    node.SetAndObserveDisplayNodeID(display.GetID())
+    return node
 
 
 def uncertainty_to_node(array: np.ndarray, geometry: Geometry, name: str, *, scene: Any = None) -> Any:
@@ -55,14 +78,18 @@ def uncertainty_to_node(array: np.ndarray, geometry: Geometry, name: str, *, sce
         name: Wished node name.
         scene: The scene to add it to; the current one by default.
     """
-    node = _add_scalar_volume(np.asarray(array, dtype=np.float32), geometry, name, scene, integers=False)
+    ready = ready_image(np.asarray(array, dtype=np.float32), geometry, integers=False)
+    return uncertainty_image_to_node(ready, name, scene=scene)
+
+
+def uncertainty_image_to_node(ready: ReadyImage, name: str, *, scene: Any = None) -> Any:
+    """:func:`uncertainty_to_node` with entropies that a thread has made ready."""
+    node = image_to_node(ready, name, scene=scene)
     node.SetAttribute("SSLSeg.Uncertainty", "1")
     node.SetVoxelValueUnits(None)
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID(_uncertainty_colors(node.GetScene()).GetID())
-    display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(0.0, UNCERTAINTY_MAXIMUM)
-    display.AutoThresholdOff()
     display.SetThreshold(0.02 * UNCERTAINTY_MAXIMUM, 2 * UNCERTAINTY_MAXIMUM)  # the image shows where all is certain
     display.ApplyThresholdOn()
     display.InterpolateOff()
@@ -97,6 +124,19 @@ def node_to_volume(
     arrays = [channel.array for channel in channels]
     volume = Volume(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), first.geometry)
     return volume if like is None else Volume(reordered(volume.array, volume.geometry, like), like)
+
+
+def node_voxels(node: Any, *, transform: ParentTransform = "refuse") -> tuple[np.ndarray, Geometry]:
+    """The voxels of one volume node as they are now, copied in their own type, and their grid.
+
+    The quick part of :func:`node_to_volume`, for the thread that owns the scene; another may convert and write them.
+
+    Raises:
+        CaseError: As there.
+    """
+    _require_scalars(node)
+    geometry = node_geometry(node, transform=transform)
+    return copied_voxels(node.GetImageData()), geometry
 
 
 def node_geometry(node: Any, *, transform: ParentTransform = "refuse") -> Geometry:
@@ -139,37 +179,19 @@ def reordered(array: np.ndarray, geometry: Geometry, like: Geometry) -> np.ndarr
 
 
 def _read_channel(node: Any, transform: ParentTransform) -> Volume:
-    kind = node.GetClassName()
+    _require_scalars(node)
+    geometry = node_geometry(node, transform=transform)
+    return Volume(voxels_of(node.GetImageData()).astype(np.float32)[None], geometry)
+
+
+def _require_scalars(node: Any) -> None:
     vtk_image = node.GetImageData()
     if vtk_image is not None and vtk_image.GetNumberOfScalarComponents() != 1:
         raise CaseError(
-            f"The volume “{node.GetName()}” ({kind}) has {vtk_image.GetNumberOfScalarComponents()} numbers a voxel.",
+            f"The volume “{node.GetName()}” ({node.GetClassName()}) has {vtk_image.GetNumberOfScalarComponents()} "
+            "numbers a voxel.",
             remedy="Convert it to one scalar volume per channel (Vector to Scalar Volume module).",
         )
-    geometry = node_geometry(node, transform=transform)
-    return Volume(_voxels(node.GetImageData()).astype(np.float32)[None], geometry)
-
-
-def _add_scalar_volume(array: np.ndarray, geometry: Geometry, name: str, scene: Any, *, integers: bool = True) -> Any:
-    scene = current_scene() if scene is None else scene
-    if array.shape != geometry.shape:
-        raise ValueError(f"An array of {array.shape} does not fill a grid of {geometry.shape}.")
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
-    node.SetAndObserveImageData(image_data(_compact(array) if integers else array))
-    node.SetIJKToRASMatrix(vtk_matrix(geometry.ijk_to_ras))
-    node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
-    return node
-
-
-def _compact(array: np.ndarray) -> np.ndarray:
-    """The same values as int16 where that is exact."""
-    low, high = array.min(), array.max()
-    if np.isfinite([low, high]).all() and low >= -32768 and high <= 32767:
-        whole = array.astype(np.int16)
-        if np.array_equal(whole, array):
-            return whole
-    return array
 
 
 def _uncertainty_colors(scene: Any) -> Any:
@@ -188,26 +210,6 @@ def _uncertainty_colors(scene: Any) -> Any:
         colors.SetColor(index, f"{position * UNCERTAINTY_MAXIMUM:.3f}", red, green, blue, 1.0)
     scene.AddNode(colors)
     return colors
-
-
-def image_data(array: np.ndarray) -> Any:
-    """A ``vtkImageData`` with a copy of a (K, J, I) array; VTK's x is the last axis."""
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk
-
-    image = vtk.vtkImageData()
-    image.SetDimensions(*array.shape[::-1])
-    scalars = numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True)
-    scalars.SetName("ImageScalars")  # VTK's own name for them; Slicer's DICOM exporter takes others for no voxels
-    image.GetPointData().SetScalars(scalars)
-    return image
-
-
-def _voxels(vtk_image: Any) -> np.ndarray:
-    """The voxels of a ``vtkImageData`` as (K, J, I), not copied."""
-    from vtk.util.numpy_support import vtk_to_numpy
-
-    return vtk_to_numpy(vtk_image.GetPointData().GetScalars()).reshape(vtk_image.GetDimensions()[::-1])
 
 
 def vtk_matrix(matrix: np.ndarray) -> Any:

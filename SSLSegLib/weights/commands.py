@@ -1,4 +1,4 @@
-"""The command line's ``weights``: list | download | verify | where."""
+"""The command line's ``weights``: list | download | verify | delete | where."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ from rich.table import Table
 from ..errors import SSLSegError, WeightsError
 from .catalogue import CatalogueEntry, entry_named, load_catalogue
 from .download import download_weights, licence_text
+from .removal import InstalledWeights, delete_weights, installed_weights
 from .store import Verification, default_weights_folder, find_weights, verify_weights, weights_folders
 
 __all__ = ["app"]
@@ -34,8 +35,9 @@ def list_weights(folder: _Folder = None) -> None:
     table.add_column("name", no_wrap=True)  # to be copied
     for column in ("for", "size", "licence", "here"):
         table.add_column(column, overflow="fold")
+    installed = {each.entry.name: each for each in reversed(installed_weights(folder))}  # the first folder's counts
     for entry in load_catalogue().values():
-        here = "[green]yes[/]" if _location(entry, folder) else "no"
+        here = _here(installed.get(entry.name), complete=_location(entry, folder) is not None)
         table.add_row(entry.name, entry.purpose, _size(entry.size), entry.licence, here)
     Console().print(table)
 
@@ -77,6 +79,28 @@ def verify(
     console.print(table if found else f"No weights are in {_folders(folder)}.")
     if any(result.outcome in ("wrong", "missing") for result in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="Name in the catalogue.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where they lie. Default: SSLSEG_WEIGHTS or the user's cache.")
+    ] = None,
+) -> None:
+    """Delete downloaded weights; files that were not downloaded, and weights in use, stay."""
+    console = Console()
+    with _plain_errors(console):
+        entry = entry_named(name)
+        root = default_weights_folder() if folder is None else folder.expanduser()
+        size = sum(each.size for each in installed_weights(folder) if each.location == root / entry.relative_path)
+        question = f"Delete {entry.name} ({_size(size)}) from {root}?"
+        if not yes and size and not typer.confirm(question, default=False):
+            console.print("Nothing was deleted.")
+            return
+        freed = delete_weights(entry.name, folder)
+        console.print(f"[green]Deleted:[/] {entry.name}, {_size(freed)} freed in {root}", soft_wrap=True)
 
 
 @app.command()
@@ -133,6 +157,16 @@ def _location(entry: CatalogueEntry, folder: Path | None, *, complete: bool = Tr
             return None
         places = [root / entry.relative_path for root in weights_folders(folder)]
         return next((place for place in places if place.exists()), None)
+
+
+def _here(found: InstalledWeights | None, *, complete: bool) -> str:
+    if found is None:
+        return "no"
+    if not complete:
+        return f"[yellow]incomplete[/], {_size(found.size)}"
+    return {"bundled": "[green]yes[/], bundled", "downloaded": "[green]yes[/]", "own": "[green]yes[/], your own copy"}[
+        found.origin
+    ]
 
 
 def _folders(folder: Path | None) -> str:

@@ -26,8 +26,9 @@ def download_weights(
 ) -> Path:
     """Download an entry of the catalogue, or find it already there, and return its path as ``find_weights`` does.
 
-    A download that broke off continues. Where the catalogue knows no SHA-256, that of this first download is written
-    to ``pins.json`` beside the file and announced by a ``warning`` event; from then on it is what counts.
+    A download that broke off continues. SHA-256 and address of each download are written to ``pins.json`` beside it.
+    Where the catalogue knows no SHA-256, that of this first download is announced by a ``warning`` event; from then on
+    it is what counts.
 
     Args:
         name: Name in the catalogue.
@@ -76,8 +77,8 @@ def _fetch(entry: CatalogueEntry, file: WeightsFile, path: Path, progress: Progr
     assert not isinstance(entry.source, BundledSource)
     url = entry.source.url(file.name)
     digest = fetch_file(url, path, size=file.size, sha256=file.sha256, progress=progress)
+    pin(path, digest, url)
     if file.sha256 is None:
-        pin(path, digest, url)
         progress(
             "warning",
             message=(

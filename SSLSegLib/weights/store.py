@@ -1,7 +1,7 @@
 """Where weights lie on this machine, and whether they are what they should be. Imports no torch."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ __all__ = [
     "Verification",
     "default_weights_folder",
     "find_weights",
+    "forget_pins",
     "pin",
     "read_pins",
     "verify_weights",
@@ -24,7 +25,8 @@ __all__ = [
 ]
 
 PINS = "pins.json"
-"""File in a weights folder: SHA-256 of first downloads, for files whose SHA-256 the catalogue does not know."""
+"""File in a weights folder: SHA-256 and address of what was downloaded into it. It tells downloads from files that
+people have put there, and stands in where the catalogue knows no SHA-256."""
 
 
 def default_weights_folder() -> Path:
@@ -166,5 +168,15 @@ def read_pins(folder: Path) -> Mapping[str, Mapping[str, str]]:
 
 
 def pin(path: Path, sha256: str, source: str) -> None:
-    """Remember the SHA-256 of a first download beside it."""
+    """Remember a download beside it: its SHA-256, and where it came from."""
     write_json(path.parent / PINS, {**read_pins(path.parent), path.name: {"sha256": sha256, "source": source}})
+
+
+def forget_pins(folder: Path, names: Collection[str]) -> None:
+    """Forget the downloads of these files, which are no longer there."""
+    pins = read_pins(folder)
+    kept = {name: pinned for name, pinned in pins.items() if name not in names}
+    if kept:
+        write_json(folder / PINS, kept)
+    else:
+        (folder / PINS).unlink(missing_ok=True)
