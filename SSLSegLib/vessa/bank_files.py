@@ -10,7 +10,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,7 +23,18 @@ from SSLSegLib.cases.case import is_safe_id
 from SSLSegLib.errors import CohortError
 from SSLSegLib.files import atomic_path, read_json, write_json
 
-__all__ = ["BANK", "BankContent", "Template", "read_bank", "refuse_other_files", "write_bank"]
+__all__ = [
+    "BANK",
+    "BankContent",
+    "BankRecord",
+    "Template",
+    "picture_path",
+    "read_bank",
+    "read_record",
+    "refuse_other_files",
+    "remove_templates",
+    "write_bank",
+]
 
 BANK = "bank.json"
 _PART = ".part-bank"
@@ -49,7 +60,9 @@ class Template(BaseModel):
     added: str = ""
 
 
-class _Record(BaseModel):
+class BankRecord(BaseModel):
+    """``bank.json``: everything but the pictures, masks and features."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
@@ -105,14 +118,16 @@ def write_bank(folder: Path, content: BankContent) -> None:
 
 def _write_into(folder: Path, content: BankContent) -> None:
     for template, picture, masks in zip(content.templates, content.pictures, content.masks, strict=True):
-        _write_png(folder / "images" / f"{template.id}.png", picture)
-        for number, target in enumerate(template.targets):
-            _write_png(folder / "masks" / f"{template.id}.{number}.png", masks[target].astype(np.uint8) * 255)
+        _write_png(picture_path(folder, template), picture)
+        for target, path in _mask_paths(folder, template).items():
+            _write_png(path, masks[target].astype(np.uint8) * 255)
+    _write_index(folder, content.templates, content.features, content.features_name)
+
+
+def _write_index(folder: Path, templates: Sequence[Template], features: np.ndarray, features_name: str) -> None:
     with atomic_path(folder / "features.npy") as temporary:
-        np.save(temporary, content.features, allow_pickle=False)
-    record = _Record(
-        features=content.features_name, software=f"SSLSeg {__version__}", templates=tuple(content.templates)
-    )
+        np.save(temporary, features, allow_pickle=False)
+    record = BankRecord(features=features_name, software=f"SSLSeg {__version__}", templates=tuple(templates))
     write_json(folder / BANK, record.model_dump(mode="json"))
 
 
@@ -124,15 +139,10 @@ def read_bank(folder: Path) -> BankContent:
     """
     folder = Path(folder)
     try:
-        record = _Record.model_validate(read_json(folder / BANK))
-        if not all(is_safe_id(each.id) for each in record.templates):
-            raise ValueError("the id of a template is no file name")
-        pictures = [_read_png(folder / "images" / f"{each.id}.png", "RGB") for each in record.templates]
+        record = _checked_record(folder)
+        pictures = [_read_png(picture_path(folder, each), "RGB") for each in record.templates]
         masks = [
-            {
-                target: _read_png(folder / "masks" / f"{each.id}.{number}.png", "L") > 0
-                for number, target in enumerate(each.targets)
-            }
+            {target: _read_png(path, "L") > 0 for target, path in _mask_paths(folder, each).items()}
             for each in record.templates
         ]
         features = np.load(folder / "features.npy", allow_pickle=False)
@@ -141,17 +151,78 @@ def read_bank(folder: Path) -> BankContent:
         for picture, of_it in zip(pictures, masks, strict=True):
             if any(mask.shape != picture.shape[:2] for mask in of_it.values()):
                 raise ValueError("a mask is not of the size of its image")
-    except FileNotFoundError as error:
+    except (OSError, ValueError, ValidationError) as error:
+        raise _unreadable(folder, error) from error
+    return BankContent(record.templates, pictures, masks, features, record.features)
+
+
+def read_record(folder: Path) -> BankRecord:
+    """What a bank holds, without its pictures, masks and features: quick, for lists.
+
+    Raises:
+        CohortError: There is no bank, or it cannot be read.
+    """
+    try:
+        return _checked_record(Path(folder))
+    except (OSError, ValueError, ValidationError) as error:
+        raise _unreadable(Path(folder), error) from error
+
+
+def picture_path(folder: Path, template: Template) -> Path:
+    """The picture of a template."""
+    return Path(folder) / "images" / f"{template.id}.png"
+
+
+def remove_templates(folder: Path, identifiers: Collection[str]) -> int:
+    """Take templates out of a bank on disk, with their pictures and masks. Returns how many are left.
+
+    Args:
+        folder: The bank's.
+        identifiers: Of templates; such as are not there are passed over.
+
+    Raises:
+        CohortError: The bank cannot be read, or nothing would be left of it: nothing is changed then.
+    """
+    folder = Path(folder)
+    content = read_bank(folder)
+    kept = [index for index, each in enumerate(content.templates) if each.id not in identifiers]
+    gone = [each for each in content.templates if each.id in identifiers]
+    if not kept:
         raise CohortError(
+            "No template would be left in the bank.", remedy="Delete its folder instead, or leave one of them."
+        )
+    if not gone:
+        return len(kept)
+    _write_index(folder, [content.templates[index] for index in kept], content.features[kept], content.features_name)
+    for template in gone:  # afterwards: a picture that no template names does no harm
+        for path in (picture_path(folder, template), *_mask_paths(folder, template).values()):
+            path.unlink(missing_ok=True)
+    return len(kept)
+
+
+def _checked_record(folder: Path) -> BankRecord:
+    record = BankRecord.model_validate(read_json(folder / BANK))
+    if not all(is_safe_id(each.id) for each in record.templates):
+        raise ValueError("the id of a template is no file name")
+    return record
+
+
+def _mask_paths(folder: Path, template: Template) -> dict[str, Path]:
+    """Target -> file of its mask."""
+    places = enumerate(template.targets)
+    return {target: folder / "masks" / f"{template.id}.{number}.png" for number, target in places}
+
+
+def _unreadable(folder: Path, error: Exception) -> CohortError:
+    if isinstance(error, FileNotFoundError):
+        return CohortError(
             f"{folder} is no whole template bank: {Path(error.filename or '').name} is missing.",
             remedy="Make one with `python -m SSLSegLib vessa bank COHORT --out FOLDER`.",
-        ) from None
-    except (OSError, ValueError, ValidationError) as error:
-        raise CohortError(
-            f"The template bank {folder} cannot be read: {str(error).splitlines()[0]}.",
-            remedy="Make it again with `python -m SSLSegLib vessa bank COHORT --out FOLDER`.",
-        ) from error
-    return BankContent(record.templates, pictures, masks, features, record.features)
+        )
+    return CohortError(
+        f"The template bank {folder} cannot be read: {str(error).splitlines()[0]}.",
+        remedy="Make it again with `python -m SSLSegLib vessa bank COHORT --out FOLDER`.",
+    )
 
 
 def _write_png(path: Path, array: np.ndarray) -> None:

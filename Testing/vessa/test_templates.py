@@ -10,6 +10,7 @@ from tiny import make_cohort
 from SSLSegLib.errors import CohortError, WeightsError
 from SSLSegLib.unimatch.configuration import NETWORKS, NetworkConfiguration
 from SSLSegLib.unimatch.network import SegmentationNetwork
+from SSLSegLib.vessa.bank_files import read_record, remove_templates
 from SSLSegLib.vessa.candidates import sampling_probabilities
 from SSLSegLib.vessa.features import DinoFeatures, dino_features
 from SSLSegLib.vessa.slices import CohortSlices, LabelledSlice, StoredSlices
@@ -232,3 +233,24 @@ def test_a_file_that_is_no_dinov2_is_refused(tmp_path, monkeypatch):
         dino_features(tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="no file"):
         dino_features(tmp_path / "missing.safetensors")
+
+
+def test_templates_taken_out_leave_with_their_files_and_the_others_stay_as_they_were(tmp_path):
+    made = bank([("a",), ("a", "b"), ("b",)], unit(0, 40, 90))
+    made.save(tmp_path / "bank")
+    gone, kept = made.templates[1].id, [made.templates[0].id, made.templates[2].id]
+    assert remove_templates(tmp_path / "bank", [gone, "never there"]) == 2
+    left = TemplateBank.load(tmp_path / "bank")
+    assert left.fingerprint() == made.part([0, 2]).fingerprint()
+    assert [each.id for each in read_record(tmp_path / "bank").templates] == kept
+    names = [path.name for path in (tmp_path / "bank").rglob("*.png")]
+    assert len(names) == 4
+    assert not [name for name in names if name.startswith(f"{gone}.")]
+
+
+def test_a_bank_is_never_emptied(tmp_path):
+    made = bank([("a",), ("b",)], unit(0, 90))
+    made.save(tmp_path / "bank")
+    with pytest.raises(CohortError, match="No template would be left"):
+        remove_templates(tmp_path / "bank", [each.id for each in made.templates])
+    assert len(TemplateBank.load(tmp_path / "bank")) == 2
