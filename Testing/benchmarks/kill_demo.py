@@ -35,7 +35,7 @@ from SSLSegLib.jobs.manifest import Manifest
 
 __all__ = ["bench_demo"]
 
-_PATIENCE = 30.0  # seconds after which what lives on is an orphan
+_PATIENCE = 120.0  # seconds after which what lives on is an orphan; on a starved machine even dying takes long
 _KEPT = (  # what a later run does not compute again
     "results/*/checksums.json",
     "selftraining/base/planned.json",
