@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ from conftest import MODULE
 from helpers_module import plot_curves, quiet, segment_masks, texts
 
 from SSLSegLib.cases.reading import read_label_file
+from SSLSegLib.jobs import selftraining
+from SSLSegLib.jobs.selftraining import selftraining_manifest
 from SSLSegLib.pseudolabels.storage import read_result
 from SSLSegLib.selftraining.options import SelfTrainingOptions
 
@@ -23,12 +26,18 @@ QUICK_EPOCHS = SelfTrainingOptions.of("quick").schedule.epochs
 
 @pytest.fixture(scope="module")
 def trained(slicer_host, inputs, batch_job, tmp_path_factory):
-    """A run that was refined by a click, one quick round, and what was seen meanwhile.
+    """A run refined by a click, one quick round from the pseudo-labels as they are, and what was seen meanwhile.
 
     The training is stopped by a click and started again; then Slicer is closed (the panel is unloaded) in the middle
     of it, and the job is attached to again.
     """
     folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as during:  # to choose first labels takes another training
+        during.setattr(selftraining, "selftraining_manifest", partial(selftraining_manifest, first_labels="given"))
+        yield from _trained(slicer_host, batch_job, folder)
+
+
+def _trained(slicer_host, batch_job, folder):
     job = Path(shutil.copytree(batch_job, folder / "run"))
     slicer_host.reset()
     panel = slicer_host.load_module(MODULE)
@@ -67,7 +76,7 @@ def trained(slicer_host, inputs, batch_job, tmp_path_factory):
             training.kill()
     slicer_host.unload_module("SSLSeg")
     slicer.mrmlScene.Clear(0)
-    return seen
+    yield seen
 
 
 def stop_and_start(host, panel, seen):
