@@ -5,7 +5,8 @@ better than all rounds that follow, and the mean of both probabilities better th
 Which of the three is best can be known before any training on pseudo-labels, without a label beyond those at hand: the
 networks of nnU-Net's own cross-validation over the labelled cases and the method of the pseudo-labels both segment
 every labelled case without having seen its label. The choice is made class by class. Labelled cases are few, and
-networks trained on so few fail on the first image that is unlike them: the given stay unless they are clearly worse.
+networks trained on so few fail on the first image that is unlike them: the given stay unless they are worse beyond
+doubt, by a paired t-test over at least three cases.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import ttest_1samp
 
 from SSLSegLib.cases.cohort import Case
 from SSLSegLib.cases.reading import read_geometry, read_label
@@ -34,14 +36,16 @@ from SSLSegLib.selftraining.predict import predict_case
 from SSLSegLib.selftraining.report import RoundReport, RoundRoles
 from SSLSegLib.selftraining.run import Run, TrainingSet
 
-__all__ = ["CLEARLY", "MOST_FOLDS", "cross_validate", "first_labels", "mixed_labels"]
+__all__ = ["DOUBT", "FEWEST", "MOST_FOLDS", "cross_validate", "first_labels", "mixed_labels"]
 
 MOST_FOLDS = 5
 """Folds of the cross-validation over the labelled cases; fewer where there are fewer cases."""
 
-CLEARLY = 0.05
-"""Mean Dice by which other labels must be better than the given ones on left-out labelled cases. On generated scans
-with two labelled ones a gain of 0.02 there was a loss of 0.04 on the unlabelled ones."""
+FEWEST = 3
+"""Labelled cases to choose by. On generated scans with two a gain of 0.02 on both was a loss of 0.04 on the others."""
+
+DOUBT = 0.1
+"""One-sided p of the paired t-test below which other labels are better than the given ones beyond doubt."""
 
 
 def first_labels(run: Run) -> dict[str, Path]:
@@ -49,7 +53,8 @@ def first_labels(run: Run) -> dict[str, Path]:
 
     Where the options ask for the ``best``, networks are cross-validated on the labelled cases (in ``cv``), the choice
     is written down (``first/choice.json``) and made once; it takes a training with as many folds as labelled cases,
-    five at most. Without ``held_out`` pseudo-labels, or with one labelled case, the pseudo-labels are taken as given.
+    five at most. With two labelled cases the figures are written down but nothing is chosen by them (:data:`FEWEST`).
+    Without ``held_out`` pseudo-labels, or with one labelled case, the pseudo-labels are taken as given at once.
 
     Raises:
         SelfTrainingError: A training fails, or the choice that was written down is damaged.
@@ -125,28 +130,38 @@ def _choose(run: Run, held_out: Mapping[str, Path]) -> Choice:
     for done, case in enumerate(run.cohort.labelled, start=1):
         given, network = load_pseudo_label(held_out[case.id]), networks.probability(case, of_fold[case.id])
         truth = values.to_nnunet(read_label(run.cohort, case).array)
-        for name, part in PARTS.items():
-            labels = mixed_labels(given, network, [part] * len(classes), [each.value for each in classes])
-            dice = dice_by_class(truth, values.to_nnunet(labels), len(classes))
-            for each, score in zip(classes, dice, strict=True):
-                if score is not None:
-                    scores[each.name][name].append(score)
+        candidates = {
+            name: values.to_nnunet(
+                mixed_labels(given, network, [part] * len(classes), [each.value for each in classes])
+            )
+            for name, part in PARTS.items()
+        }
+        dice = {name: dice_by_class(truth, labels, len(classes)) for name, labels in candidates.items()}
+        for place, each in enumerate(classes):
+            found = {name: of_classes[place] for name, of_classes in dice.items()}
+            if any(score is not None for score in found.values()):
+                for name, score in found.items():  # None: rightly nothing, where another found something
+                    scores[each.name][name].append(1.0 if score is None else score)
         run.progress("progress", stage="comparing first labels", done=done, total=len(of_fold), case=case.id)
     means = {
         segment: {name: float(np.mean(found)) if found else None for name, found in candidates.items()}
         for segment, candidates in scores.items()
     }
     return Choice(
-        parts={segment: PARTS[_best(candidates)] for segment, candidates in means.items()},
+        parts={segment: PARTS[_best(candidates)] for segment, candidates in scores.items()},
         dice=means,
         cases=tuple(case.id for case in run.cohort.labelled),
     )
 
 
-def _best(dice: Mapping[str, float | None]) -> str:
-    """The candidate with the highest Dice, unless the given labels come close (:data:`CLEARLY`)."""
-    best = max(PARTS, key=lambda name: dice[name] or 0.0)
-    return best if (dice[best] or 0.0) - (dice["given"] or 0.0) > CLEARLY else "given"
+def _best(dice: Mapping[str, Sequence[float]]) -> str:
+    """The candidate with the highest mean Dice over the same cases, if it is better than the given beyond doubt."""
+    if len(dice["given"]) < FEWEST:
+        return "given"
+    best = max(PARTS, key=lambda name: np.mean(dice[name]))
+    if best == "given" or np.ptp(gains := np.subtract(dice[best], dice["given"])) == 0:
+        return best  # of equal gains there is no doubt
+    return best if ttest_1samp(gains, 0.0, alternative="greater").pvalue < DOUBT else "given"
 
 
 def _write_mixed(run: Run, choice: Choice) -> dict[str, Path]:

@@ -43,7 +43,7 @@ def save(folder, case, labels, grid):
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     """Pseudo-labels of balls are right, those of boxes lie elsewhere; labelled cases left out fare the same."""
-    cohort = make_cohort(tmp_path_factory.mktemp("cohort"))
+    cohort = make_cohort(tmp_path_factory.mktemp("cohort"), labelled=3)
     for case in (*cohort.labelled, *cohort.unlabelled):
         truth = read_label(cohort, case, "label" if case.role == "labelled" else "reference").array
         found = np.where(truth == 2, truth, np.roll(np.where(truth == 5, truth, 0), 6, axis=2)).astype(np.uint8)
@@ -101,9 +101,10 @@ def trained(cohort, tmp_path_factory):
 def test_networks_of_the_cross_validation_see_every_labelled_case_but_their_own(trained, cohort):
     work, _, _ = trained
     splits = json.loads((work.crossvalidation.preprocessed / DATASET / "splits_final.json").read_text())
-    assert sorted(case for split in splits for case in split["val"]) == ["c0", "c1"]
-    assert all(sorted(split["train"] + split["val"]) == ["c0", "c1"] for split in splits)
-    assert sorted(path.name for path in work.crossvalidation.predictions.iterdir()) == ["c0.nii.gz", "c1.nii.gz"]
+    assert sorted(case for split in splits for case in split["val"]) == ["c0", "c1", "c2"]
+    assert all(sorted(split["train"] + split["val"]) == ["c0", "c1", "c2"] for split in splits)
+    predicted = sorted(path.name for path in work.crossvalidation.predictions.iterdir())
+    assert predicted == ["c0.nii.gz", "c1.nii.gz", "c2.nii.gz"]
 
 
 def test_each_class_begins_with_what_segments_left_out_labelled_cases_best(trained, cohort):
@@ -136,14 +137,14 @@ def test_round_one_starts_from_a_network_of_the_cross_validation(trained, cohort
 
 def test_labelled_cases_are_no_results(trained):
     _, _, said = trained
-    assert {fields["case"] for event, fields in said if event == "result"} == {"c2", "c3", "c4"}
+    assert {fields["case"] for event, fields in said if event == "result"} == {"c3", "c4", "c5"}
 
 
 def test_the_choice_is_made_once(trained, cohort, held_out, monkeypatch):
     work, _, _ = trained
     monkeypatch.setattr(module, "_Networks", None)  # not needed either: all mixed labels are there
     run = Run.prepare(cohort, cohort.folder / "results", work.path, BEST, held_out=held_out)
-    assert first_labels(run)["c2"] == work.first.labels / "c2.nii.gz"
+    assert first_labels(run)["c3"] == work.first.labels / "c3.nii.gz"
     assert held_out.asked == 0
 
 
@@ -170,7 +171,7 @@ def test_real_networks_are_asked_for_the_fold_that_left_the_case_out(trained, co
     [((0, 0), "given"), ((1, 1), "networks"), ((0.5, 0.5), "mean")],
 )
 def test_labels_are_those_of_the_weighted_mean(cohort, parts, expected):
-    given = load_pseudo_label(cohort.folder / "results" / "c2")
+    given = load_pseudo_label(cohort.folder / "results" / "c3")
     networks = np.random.default_rng(1).uniform(0, 1, given.probability.shape).astype(np.float32)
     labels = mixed_labels(given, networks, parts, VALUES)
     if expected == "given":
@@ -180,6 +181,22 @@ def test_labels_are_those_of_the_weighted_mean(cohort, parts, expected):
     assert_array_equal(labels, np.where(mean.max(axis=0) > 0.5, np.array(VALUES)[mean.argmax(axis=0)], 0))
 
 
+@pytest.mark.parametrize(
+    ("given", "mean", "networks", "best"),
+    [
+        ([0.7, 0.8, 0.8, 0.6], [0.72, 0.86, 0.85, 0.61], [0.6, 0.6, 0.6, 0.6], "mean"),
+        ([0.7, 0.8, 0.8], [0.7, 0.8, 0.8], [0.9, 0.9, 0.85], "networks"),
+        ([0.7, 0.8, 0.8, 0.6], [0.9, 0.7, 0.85, 0.6], [0.6, 0.6, 0.6, 0.6], "given"),  # one case says otherwise
+        ([0.7, 0.8], [0.9, 0.95], [0.6, 0.6], "given"),  # two cases say nothing
+        ([0.7, 0.8, 0.8], [0.7, 0.8, 0.8], [0.7, 0.8, 0.8], "given"),
+        ([0.5, 0.5, 0.5], [0.6, 0.6, 0.6], [0.9, 0.9, 0.9], "networks"),  # all by the same: no doubt at all
+        ([], [], [], "given"),
+    ],
+)
+def test_other_labels_are_chosen_only_beyond_doubt(given, mean, networks, best):
+    assert module._best({"given": given, "mean": mean, "networks": networks}) == best
+
+
 @pytest.mark.parametrize("why", ["asked for", "one labelled case", "a method without left-out labels"])
 def test_pseudo_labels_are_taken_as_given(why, cohort, held_out, finished, tmp_path):
     work = WorkFolder(finished.copy_planned(tmp_path / "work"))
@@ -187,7 +204,7 @@ def test_pseudo_labels_are_taken_as_given(why, cohort, held_out, finished, tmp_p
     options = finished.options.model_copy(update={"first_labels": "given" if why == "asked for" else "best"})
     object.__setattr__(run, "options", options)
     if why == "one labelled case":
-        alone = [case for case in run.cohort.cases if case.id != "c1"]
+        alone = [case for case in run.cohort.cases if case.id != "c1"]  # the finished run has two
         object.__setattr__(run, "cohort", run.cohort.model_copy(update={"cases": tuple(alone)}))
     if why.startswith("a method"):
         object.__setattr__(run, "held_out", None)
