@@ -33,7 +33,7 @@ from SSLSegLib.progress import silent
 from SSLSegLib.selftraining.options import Network, Schedule, SelfTrainingOptions
 from SSLSegLib.selftraining.trainer import load_checkpoint
 
-SMALL = {"workers": 1, "cores": 1, "memory": "1500MB", "walltime": "00:20:00", "start_timeout": 120}
+SMALL = {"workers": 1, "cores": 1, "memory": "1500MB", "walltime": "00:20:00", "start_timeout": 300}
 
 
 @pytest.fixture(scope="module")
@@ -199,14 +199,14 @@ def test_jobs_cancel_leaves_no_slurm_job_and_a_job_that_can_be_resumed(tmp_path,
             stdout=said,
             stderr=said,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while '"result"' not in (job.events_path.read_text() if job.events_path.is_file() else ""):
             assert running.poll() is None, (tmp_path / "said.txt").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert len(slurm.jobs()) == 2
         subprocess.run([*command, "jobs", "cancel", str(job.folder)], cwd=tmp_path, env=surroundings, check=True)
-        running.wait(30)
+        running.wait(60)
     assert job.state().status == "cancelled"
     assert read_json(job.folder / "manifest.json")["seed"] == manifest.seed
     assert_no_slurm_job_is_left(slurm)

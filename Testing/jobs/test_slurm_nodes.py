@@ -42,7 +42,7 @@ def test_two_nodes_share_the_cases_and_when_one_is_lost_the_other_ends_the_work_
             "memory": "1500MB",
             "walltime": "00:20:00",
             "interface": slurm.interface,
-            "start_timeout": 120,
+            "start_timeout": 300,
         },
     )
     machines, lost = [], []
