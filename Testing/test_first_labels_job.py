@@ -68,7 +68,8 @@ def test_labelled_cases_are_segmented_from_the_others_by_the_jobs_own_method(job
 def test_report_and_terminal_say_what_was_chosen_and_what_it_was_worth(job):
     choice = read_choice(WorkFolder(job.folder / "selftraining").choice)
     assert choice is not None
-    assert choice.cases == ("c0", "c1")
+    assert list(choice.means()) == list(choice.parts)
+    assert [list(cases) for cases in choice.dice[next(iter(choice.parts))].values()] == [["c0", "c1"]] * 3
     (sentence,) = first_label_sentences(job)
     assert "2 labelled scans" in sentence
     page = (job.report / "report.html").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from SSLSegLib.selftraining.errors import SelfTrainingError
@@ -12,31 +13,52 @@ __all__ = ["PARTS", "Choice", "read_choice"]
 PARTS: dict[str, float] = {"given": 0.0, "mean": 0.5, "networks": 1.0}
 """The candidates: the networks' part in the mean of the two probabilities."""
 
+STRANGE = 1 / 3
+"""A labelled case is unlike the others when its best Dice is below this part of the median case's."""
+
 
 class Choice(BaseModel):
     """What round 1 is trained on, and why.
 
     Args:
         parts: Class -> the networks' part in its probability, one of :data:`PARTS`.
-        dice: Class -> candidate -> mean Dice over the labelled cases, each segmented without its own label; None where
-            no case has the class.
-        cases: The labelled cases.
+        dice: Class -> candidate -> labelled case -> Dice, each case segmented without its own label. A case without the
+            class in which no candidate finds it is left out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
     parts: dict[str, float]
-    dice: dict[str, dict[str, float | None]]
-    cases: tuple[str, ...]
+    dice: dict[str, dict[str, dict[str, float]]]
 
     @property
     def given(self) -> bool:
         """Whether the pseudo-labels stay as they are."""
         return not any(self.parts.values())
 
+    def means(self) -> dict[str, dict[str, float]]:
+        """Class -> candidate -> mean Dice; without classes that no labelled case has."""
+        return {
+            segment: {name: float(np.mean(list(cases.values()))) for name, cases in candidates.items()}
+            for segment, candidates in self.dice.items()
+            if candidates["given"]
+        }
+
+    def strangers(self) -> dict[str, float]:
+        """Labelled cases that the others say next to nothing about -> their best Dice; such a case teaches little.
+
+        Often its contrast is another one, or its label belongs to another image.
+        """
+        best: dict[str, float] = {}
+        for candidates in self.dice.values():
+            for case in candidates["given"]:
+                best[case] = max(best.get(case, 0.0), *(of_cases[case] for of_cases in candidates.values()))
+        ordinary = float(np.median(list(best.values()))) if best else 0.0
+        return {case: dice for case, dice in best.items() if dice < STRANGE * ordinary} if len(best) > 2 else {}
+
     def sentences(self) -> list[str]:
-        """What was chosen and why, for people; one sentence a class."""
+        """What was chosen and why, for people; one sentence a class, and one about cases unlike the others."""
         names = {part: name for name, part in PARTS.items()}
         words = {
             "given": "the pseudo-labels as they are",
@@ -44,14 +66,16 @@ class Choice(BaseModel):
             "networks": "the networks",
         }
         said = []
-        for segment, part in self.parts.items():
-            dice = {name: value for name, value in self.dice[segment].items() if value is not None}
-            if not dice:
-                continue
+        for segment, dice in self.means().items():
             figures = f"pseudo-labels {dice['given']:.3f}, networks {dice['networks']:.3f}, mean {dice['mean']:.3f}"
             said.append(
-                f"First labels of '{segment}': {words[names[part]]}. Dice on {len(self.cases)} labelled scans, each "
-                f"left out in turn: {figures}."
+                f"First labels of '{segment}': {words[names[self.parts[segment]]]}. Dice on "
+                f"{len(self.dice[segment]['given'])} labelled scans, each left out in turn: {figures}."
+            )
+        for case, dice in self.strangers().items():
+            said.append(
+                f"Labelled scan '{case}' cannot be segmented from the others (Dice {dice:.2f}): look at its contrast "
+                "and its label. If it is not like the scans to be labelled, leave it out."
             )
         return said
 

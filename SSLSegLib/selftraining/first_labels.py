@@ -67,7 +67,7 @@ def first_labels(run: Run) -> dict[str, Path]:
     if choice is None:
         choice = _choose(run, run.held_out())
         write_text(run.work.choice, choice.model_dump_json(indent=2) + "\n")
-    run.progress("metric", first_labels=choice.parts, dice=choice.dice)
+    run.progress("metric", first_labels=choice.parts, dice=choice.means())
     return labels if choice.given else {**labels, **_write_mixed(run, choice)}
 
 
@@ -124,7 +124,7 @@ def _choose(run: Run, held_out: Mapping[str, Path]) -> Choice:
     classes, values = run.cohort.classes, ClassValues(run.cohort.classes)
     report = cross_validate(run)
     networks = _Networks(run, load_model(run.work.crossvalidation))
-    scores: dict[str, dict[str, list[float]]] = {each.name: {name: [] for name in PARTS} for each in classes}
+    scores: dict[str, dict[str, dict[str, float]]] = {each.name: {name: {} for name in PARTS} for each in classes}
     of_fold = {case: place for place, fold in enumerate(sorted(report.folds)) for case in report.folds[fold]}
     run.progress("stage", stage="comparing first labels", total=len(of_fold))
     for done, case in enumerate(run.cohort.labelled, start=1):
@@ -141,25 +141,19 @@ def _choose(run: Run, held_out: Mapping[str, Path]) -> Choice:
             found = {name: of_classes[place] for name, of_classes in dice.items()}
             if any(score is not None for score in found.values()):
                 for name, score in found.items():  # None: rightly nothing, where another found something
-                    scores[each.name][name].append(1.0 if score is None else score)
+                    scores[each.name][name][case.id] = 1.0 if score is None else score
         run.progress("progress", stage="comparing first labels", done=done, total=len(of_fold), case=case.id)
-    means = {
-        segment: {name: float(np.mean(found)) if found else None for name, found in candidates.items()}
-        for segment, candidates in scores.items()
-    }
-    return Choice(
-        parts={segment: PARTS[_best(candidates)] for segment, candidates in scores.items()},
-        dice=means,
-        cases=tuple(case.id for case in run.cohort.labelled),
-    )
+    parts = {segment: PARTS[_best(candidates)] for segment, candidates in scores.items()}
+    return Choice(parts=parts, dice=scores)
 
 
-def _best(dice: Mapping[str, Sequence[float]]) -> str:
+def _best(dice: Mapping[str, Mapping[str, float]]) -> str:
     """The candidate with the highest mean Dice over the same cases, if it is better than the given beyond doubt."""
     if len(dice["given"]) < FEWEST:
         return "given"
-    best = max(PARTS, key=lambda name: np.mean(dice[name]))
-    if best == "given" or np.ptp(gains := np.subtract(dice[best], dice["given"])) == 0:
+    found = {name: np.array(list(cases.values())) for name, cases in dice.items()}
+    best = max(PARTS, key=lambda name: found[name].mean())
+    if best == "given" or np.ptp(gains := found[best] - found["given"]) == 0:
         return best  # of equal gains there is no doubt
     return best if ttest_1samp(gains, 0.0, alternative="greater").pvalue < DOUBT else "given"
 

@@ -111,9 +111,11 @@ def test_each_class_begins_with_what_segments_left_out_labelled_cases_best(train
     work, _, _ = trained
     choice = read_choice(work.choice)
     assert choice.parts == {"ball": 0.0, "box": 1.0}
-    assert choice.dice["ball"] == {"given": 1.0, "mean": pytest.approx(0.0), "networks": 0.0}
-    assert choice.dice["box"]["networks"] == 1.0
-    assert choice.dice["box"]["given"] < 0.5
+    assert choice.means()["ball"] == {"given": 1.0, "mean": pytest.approx(0.0), "networks": 0.0}
+    assert choice.means()["box"]["networks"] == 1.0
+    assert choice.means()["box"]["given"] < 0.5
+    assert list(choice.dice["box"]["given"]) == ["c0", "c1", "c2"]
+    assert choice.strangers() == {}
     for case in cohort.unlabelled:
         label = read_label_file(work.first.predictions / f"{case.id}.nii.gz", CLASSES)
         assert_array_equal(label.array, read_label(cohort, case, "reference").array)
@@ -194,7 +196,8 @@ def test_labels_are_those_of_the_weighted_mean(cohort, parts, expected):
     ],
 )
 def test_other_labels_are_chosen_only_beyond_doubt(given, mean, networks, best):
-    assert module._best({"given": given, "mean": mean, "networks": networks}) == best
+    candidates = {"given": given, "mean": mean, "networks": networks}
+    assert module._best({name: dict(enumerate(scores)) for name, scores in candidates.items()}) == best
 
 
 @pytest.mark.parametrize("why", ["asked for", "one labelled case", "a method without left-out labels"])
@@ -220,14 +223,27 @@ def test_a_damaged_choice_is_said(tmp_path):
     assert read_choice(tmp_path / "none.json") is None
 
 
-def test_the_choice_is_said_in_words():
-    choice = Choice(
-        parts={"heart": 0.5}, dice={"heart": {"given": 0.7, "mean": 0.85, "networks": 0.8}}, cases=("a", "b")
+def choice_of(given, mean, networks):
+    dice = {"given": given, "mean": mean, "networks": networks}
+    return Choice(
+        parts={"heart": 0.5},
+        dice={"heart": {name: dict(zip("abcd", scores, strict=False)) for name, scores in dice.items()}},
     )
-    (sentence,) = choice.sentences()
+
+
+def test_the_choice_is_said_in_words():
+    (sentence,) = choice_of([0.6, 0.8], [0.8, 0.9], [0.8, 0.8]).sentences()
     assert "mean of pseudo-labels and networks" in sentence
     assert "pseudo-labels 0.700, networks 0.800, mean 0.850" in sentence
     assert "2 labelled scans" in sentence
+
+
+def test_a_labelled_case_unlike_the_others_is_named():
+    choice = choice_of([0.7, 0.8, 0.8, 0.0], [0.7, 0.9, 0.9, 0.01], [0.7, 0.8, 0.9, 0.03])
+    assert choice.strangers() == {"d": 0.03}
+    assert "'d' cannot be segmented from the others (Dice 0.03)" in choice.sentences()[-1]
+    assert choice_of([0.1, 0.8], [0.1, 0.8], [0.1, 0.8]).strangers() == {}, "of two, which is the strange one?"
+    assert choice_of([0.1, 0.1, 0.2], [0.1, 0.1, 0.2], [0.1, 0.1, 0.2]).strangers() == {}, "all are bad"
 
 
 def test_presets_choose_but_the_papers_does_not():
