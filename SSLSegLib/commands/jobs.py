@@ -185,7 +185,7 @@ def clean(
 
     opened = Job.open(job)
     try:
-        with JobLock(opened.lock_path):  # nobody is running it meanwhile
+        with JobLock(opened.lock_path, runs=False):  # nobody is running it meanwhile
             found = leftovers(opened, replaced=replaced)
             freed = sum(_bytes_of(path) for path in found)
             for path in found if not dry_run else []:

@@ -56,7 +56,7 @@ def replace_failed_start(job: "Job", manifest: Manifest) -> "Job | None":
     if not failed_at_start(job):
         return None
     refuse_links(job.folder)
-    with JobLock(job.lock_path):
+    with JobLock(job.lock_path, runs=False):
         if not failed_at_start(job):  # it was begun again meanwhile
             return None
         aside = free_place(job.logs / "replaced" / "failed-start")

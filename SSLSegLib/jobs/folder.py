@@ -188,7 +188,7 @@ class Job:
             return None
         refuse_links(self.folder)
         try:
-            with JobLock(self.lock_path):
+            with JobLock(self.lock_path, runs=False):
                 if not self._has_damaged_state():  # somebody was quicker
                     return None
                 aside = free_place(self.logs / "replaced" / "state.json")

@@ -33,12 +33,21 @@ LockOwner = dict[str, Any]
 class JobLock:
     """Hold a job folder for writing, as a context manager.
 
+    Args:
+        path: The lock file.
+        runs: Whether the holder does the job's work. One who only tidies up for a moment is never ended by those who
+            cancel the job: it may be the application, or another who cancels.
+        heartbeat, silence: Seconds between signs of life, and without one until an owner elsewhere counts as gone.
+
     Raises:
         JobError: On entry, when another living process holds the job; from :meth:`check`, when this one lost it.
     """
 
-    def __init__(self, path: Path, *, heartbeat: float = HEARTBEAT, silence: float = SILENCE) -> None:
+    def __init__(
+        self, path: Path, *, runs: bool = True, heartbeat: float = HEARTBEAT, silence: float = SILENCE
+    ) -> None:
         self.path = Path(path)
+        self.runs = runs
         self.heartbeat = heartbeat
         self.silence = silence
         self.taken_over_from: LockOwner | None = None
@@ -122,11 +131,12 @@ class JobLock:
             "boot": _boot(),
             "since": utc_now(),
             "token": self._token,
+            "runs": self.runs,
         }
 
     def _is_alive(self, owner: LockOwner) -> bool:
         if is_here(owner):
-            return owner_process(owner) is not None
+            return _living(owner) is not None
         return not is_silent(self.path, self.silence)
 
     def _beat(self) -> None:
@@ -201,6 +211,14 @@ def _boot() -> str | None:
 
 
 def owner_process(owner: LockOwner) -> Any:
+    """The psutil process that runs the job if it lives on this machine, else None.
+
+    None as well for one that holds the lock only to tidy up: it must not be ended.
+    """
+    return None if owner.get("runs") is False else _living(owner)
+
+
+def _living(owner: LockOwner) -> Any:
     """The owner's psutil process if it lives on this machine, else None. A reused process id is not the owner."""
     import psutil
 

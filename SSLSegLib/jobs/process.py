@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,7 +20,8 @@ from SSLSegLib.processes import kill_tree, library_path, real_interpreter, this_
 
 __all__ = ["JobProcess", "cancel_job", "start_job"]
 
-_ATTEMPTS = 5  # at cancelling a job that somebody begins at the same moment
+_ATTEMPTS = 20  # at cancelling a job that somebody begins, or cancels, at the same moment
+_PAUSE = 0.1  # seconds between them
 
 
 def start_job(
@@ -147,8 +149,10 @@ def cancel_job(folder: Path, patience: float = 3.0) -> JobState:
             return job.state()
         with ExitStack() as stack:
             try:
-                stack.enter_context(JobLock(job.lock_path))  # so that nobody takes it up while its end is written
+                # So that nobody takes it up while its end is written.
+                stack.enter_context(JobLock(job.lock_path, runs=False))
             except JobError:
+                time.sleep(_PAUSE)
                 continue
             except OSError as error:
                 raise JobError(f"The job folder {job.folder} cannot be written: {error.strerror}.") from error

@@ -130,6 +130,21 @@ def test_a_job_on_another_machine_is_not_cancelled_from_here_unless_that_machine
     assert cancel_job(job.folder).status == job.state().status == "cancelled"
 
 
+def test_cancelling_never_ends_a_process_that_only_tidies_up(make_job):
+    """It may be the application, or somebody else who cancels the same job."""
+    job = make_job()
+    program = (
+        "import time; from pathlib import Path; from SSLSegLib.jobs.lock import JobLock\n"
+        f"with JobLock(Path({str(job.lock_path)!r}), runs=False):\n"
+        "    print(1, flush=True); time.sleep(1)\n"
+        "print('still here', flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=LIBRARY) as tidying:
+        tidying.stdout.readline()
+        assert cancel_job(job.folder).status == "cancelled"
+        assert tidying.stdout.readline().strip() == b"still here"
+
+
 def test_a_job_folder_that_takes_no_more_is_said_before_a_worker_is_started(make_job, monkeypatch):
     job = make_job()
 
