@@ -309,7 +309,8 @@ class Killing:
         victims = {"parent": psutil.Process(parent), "worker": worker}
         if trainings:
             victims["trainer"] = self.moments.choice(trainings)
-        name = self.moments.choice(sorted(victims))
+        # Trainings live only in some stages; then they are killed every second time.
+        name = self.moments.choice(sorted(victims) + ["trainer"] * (len(victims) == 3))
         # Resuming while the trainings of a killed worker still live is what an impatient person does.
         at_once = name == "worker" and self.moments.random() < 0.5
         stages = [event["stage"] for event in read_events(job.events_path) if event["event"] == "stage"]
