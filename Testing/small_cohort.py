@@ -7,8 +7,28 @@ import numpy as np
 import SimpleITK
 
 from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.selftraining.options import Network, Schedule, SelfTrainingOptions
 
 IMAGE_SIZE = 64
+
+ONE_ITERATION = Schedule(
+    epochs=1,
+    iterations=1,
+    validation_iterations=1,
+    optimizer="adamw",
+    augmentation="light",
+    warm_start=True,
+    workers=0,
+    compile=False,
+)
+
+
+def tiny_training(schedule: Schedule = ONE_ITERATION, **changes) -> SelfTrainingOptions:
+    """A self-training smaller than any preset: one round, one fold, the smallest network."""
+    network = Network(features=4, most_features=8, convolutions=1, patch_size=(4, 32, 32), batch_size=2)
+    return SelfTrainingOptions.of(
+        "quick", **{"rounds": 1, "folds": 1, "network": network, "schedule": schedule, **changes}
+    )
 
 
 def write_small_cohort(folder: Path, *, labelled=2, unlabelled=2, classes=2, slices=5, size=(40, 36)) -> Path:

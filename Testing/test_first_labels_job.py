@@ -15,30 +15,11 @@ from SSLSegLib.pseudolabels.storage import is_complete, read_result
 from SSLSegLib.selftraining import first_labels
 from SSLSegLib.selftraining.choice import read_choice
 from SSLSegLib.selftraining.folders import WorkFolder
-from SSLSegLib.selftraining.options import Network, Schedule, SelfTrainingOptions
 from SSLSegLib.tffs.options import TffsOptions
 
 _SPECIFICATION = importlib.util.spec_from_file_location("small_cohort", Path(__file__).with_name("small_cohort.py"))
 small_cohort = importlib.util.module_from_spec(_SPECIFICATION)
 _SPECIFICATION.loader.exec_module(small_cohort)
-
-TRAINING = SelfTrainingOptions.of(
-    "quick",
-    rounds=1,
-    folds=1,
-    network=Network(features=4, most_features=8, convolutions=1, patch_size=(4, 32, 32), batch_size=2),
-    schedule=Schedule(
-        epochs=1,
-        iterations=1,
-        validation_iterations=1,
-        optimizer="adamw",
-        augmentation="light",
-        warm_start=True,
-        workers=0,
-        compile=False,
-    ),
-    devices=("cpu",),
-)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +30,9 @@ def job(tmp_path_factory):
     cohort = Cohort.load(path)
     weights = small_cohort.write_random_weights(folder / "tiny.safetensors")
     options = TffsOptions(insertions=1, largest_component=False, threshold=0.05)
+    training = small_cohort.tiny_training(devices=("cpu",))
     settings = {"seed": 3, "device": "cpu", "threads": 1, "scene": False, "baseline": False}
-    job = Job.create(folder / "job", ssl_medsam2_manifest(cohort, str(weights), options, TRAINING, **settings))
+    job = Job.create(folder / "job", ssl_medsam2_manifest(cohort, str(weights), options, training, **settings))
     with pytest.MonkeyPatch.context() as during:
         during.setattr(first_labels, "_best", lambda dice: "networks")
         assert run_job(job).status == "finished"

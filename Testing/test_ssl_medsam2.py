@@ -25,7 +25,6 @@ from SSLSegLib.jobs.manifest import read_manifest
 from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.jobs.ssl_medsam2 import score_steps, ssl_medsam2_manifest
 from SSLSegLib.selftraining import rounds
-from SSLSegLib.selftraining.options import Network, Schedule, SelfTrainingOptions
 from SSLSegLib.selftraining.trainer import load_checkpoint
 from SSLSegLib.tffs.chain import Tracker
 from SSLSegLib.tffs.options import TffsOptions
@@ -34,24 +33,7 @@ _SPECIFICATION = importlib.util.spec_from_file_location("small_cohort", Path(__f
 small_cohort = importlib.util.module_from_spec(_SPECIFICATION)
 _SPECIFICATION.loader.exec_module(small_cohort)
 
-SCHEDULE = Schedule(
-    epochs=1,
-    iterations=1,
-    validation_iterations=1,
-    optimizer="adamw",
-    augmentation="light",
-    warm_start=True,
-    workers=0,
-    compile=False,
-)
-TRAINING = SelfTrainingOptions.of(
-    "quick",
-    rounds=1,
-    folds=1,
-    network=Network(features=4, most_features=8, convolutions=1, patch_size=(4, 32, 32), batch_size=2),
-    schedule=SCHEDULE,
-    devices=("auto",),
-)
+TRAINING = small_cohort.tiny_training(devices=("auto",))
 
 
 def cohort_in(folder: Path) -> Cohort:
@@ -239,7 +221,7 @@ def test_a_cancelled_job_is_resumed_where_it_was(two_runs):
 
 def test_the_manifest_holds_every_number_of_the_training_and_the_test_images(finished):
     manifest = read_manifest(finished.folder / "manifest.json")
-    assert manifest.checked_parameters().training.schedule == SCHEDULE
+    assert manifest.checked_parameters().training.schedule == small_cohort.ONE_ITERATION
     assert manifest.checked_parameters().training.seed == 3
     assert "c3/image_0" in manifest.inputs
     assert not any("reference" in role for role in manifest.inputs)
