@@ -226,7 +226,9 @@ def _living(owner: LockOwner) -> Any:
         return None
     try:
         process = psutil.Process(int(owner["pid"]))
-        if owner.get("since_boot") is not None:  # unlike the time of day it does not move when the clock is set
+        # Unlike the time of day it does not move when the clock is set. Only with the boot, which nobody can guess: the
+        # first process of every machine begins at tick 1 or so, and a job folder may come from anybody.
+        if owner.get("boot") is not None and owner.get("since_boot") is not None:
             same = since_boot(process.pid) == owner["since_boot"]
         else:
             same = abs(process.create_time() - float(owner["process_start"])) < CLOCK_STEP

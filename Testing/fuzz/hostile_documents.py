@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -62,7 +63,17 @@ MANIFEST = {
     "versions": {"sslseg": "0.1.0"},
 }
 STATE = {"schema_version": 1, "status": "running", "message": "", "cases_done": 1, "cases_total": 2}
-LOCK = {"schema_version": 1, "pid": 999_999, "process_start": 1.0, "host": "elsewhere", "since": "now", "token": "t"}
+LOCK = {
+    "schema_version": 1,
+    "pid": 999_999,
+    "process_start": 1.0,
+    "since_boot": 1,
+    "host": platform.node(),
+    "boot": None,
+    "since": "now",
+    "token": "t",
+    "runs": True,
+}
 CHECKSUMS = {"schema_version": 1, "sha256": {"labels.nii.gz": "0" * 64, "result.json": "0" * 64}}
 REVIEW = {"schema_version": 1, "state": "accepted", "note": "fine", "date": None, "labels_sha256": "0" * 64}
 EVENT = {"schema_version": 1, "time": "2026-01-01T00:00:00+00:00", "event": "progress", "stage": "s", "done": 1}

@@ -101,6 +101,7 @@ def test_setting_the_clock_does_not_make_a_living_owner_look_dead_nor_a_reused_i
         with pytest.raises(JobError, match="runs this job"), JobLock(path):
             pass
         assert owner_process({**lock_owner(path), "since_boot": 1}) is None
+        assert owner_process({**lock_owner(path), "boot": None}) is None  # as a forged lock would have it
 
 
 def test_a_computer_of_the_same_name_keeps_the_lock_as_long_as_its_heart_beats(path):
