@@ -53,7 +53,8 @@ def throwaway_certificate(folder: Path) -> Iterator[Certificate]:
     Dask can make one itself (``Security.temporary``), but needs the package ``cryptography`` for it.
 
     Args:
-        folder: Where a folder for the files is made that only this user can read; workers must see it, too.
+        folder: Where a folder for the files is made that only this user can read; workers must see it, too. One of a
+            run that was killed is deleted, so no two runs may share it.
 
     Raises:
         JobError: There is no openssl here, or it fails.
@@ -62,7 +63,9 @@ def throwaway_certificate(folder: Path) -> Iterator[Certificate]:
     remedy = 'Install openssl or, where everybody on the network is trusted, put "tls": false into the configuration.'
     if program is None:
         raise JobError("openssl, which makes certificates, is not on this machine's path.", remedy=remedy)
-    with tempfile.TemporaryDirectory(prefix="tls-", dir=folder) as own:
+    for left in folder.glob("tls-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="tls-", dir=folder, ignore_cleanup_errors=True) as own:  # network disks
         made = Certificate(*(Path(own) / name for name in ("certificate.pem", "certificate.pem", "key.pem")))
         settings = Path(own) / "openssl.cnf"
         settings.write_text(_CONFIGURATION)

@@ -105,6 +105,13 @@ def test_with_certificates_the_bytes_are_those_of_a_local_run_and_without_them_n
     assert contents(job) == contents(small_finished)
 
 
+def test_the_key_of_a_run_that_was_killed_is_deleted_by_the_next_one(tmp_path, certificate):
+    with throwaway_certificate(tmp_path) as another:
+        assert not certificate.key.exists()
+        assert another.key.stat().st_mode & 0o77 == 0
+    assert not list(tmp_path.glob("tls-*"))
+
+
 def test_where_there_is_no_openssl_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(JobError, match="openssl"), throwaway_certificate(tmp_path):
