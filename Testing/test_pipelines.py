@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from SSLSegLib.cases.reading import read_label, read_volume
 from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label
 from SSLSegLib.errors import CohortError
-from SSLSegLib.pipelines import leave_one_out, pseudo_label, reliability
+from SSLSegLib.evaluation.scores import CaseScores, ClassScores
+from SSLSegLib.pipelines import advice, leave_one_out, pseudo_label, reliability
 from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.positions import insertion_positions
 from SSLSegLib.tffs.reference import stock_run
@@ -182,3 +184,15 @@ def test_an_estimate_over_few_cases_comes_with_a_warning():
     assert "too few" in reliability(2)
     assert "rough" in reliability(4)
     assert reliability(5) == ""
+
+
+def test_a_labelled_case_that_the_others_say_nothing_about_is_named():
+    def scores(case, dice):
+        numbers = [field.name for field in fields(ClassScores) if field.type in (float, "float")]
+        found = ClassScores("heart", 1, **dict.fromkeys(numbers, 1.0) | {"dice": dice}, empty="none")
+        return CaseScores(case, (found,))
+
+    first, second = advice([scores("a", 0.7), scores("b", 0.8), scores("c", 0.0), scores("d", 0.75)])
+    assert "rough" in first
+    assert second.startswith("Labelled scan 'c' cannot be segmented from the others (Dice 0.00)")
+    assert advice([scores(case, 0.8) for case in "abcde"]) == []

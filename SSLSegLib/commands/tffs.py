@@ -109,7 +109,7 @@ def expect(
 
     from SSLSegLib.jobs.labelling import threads_here
     from SSLSegLib.jobs.terminal import TerminalProgress
-    from SSLSegLib.pipelines import leave_one_out, reliability
+    from SSLSegLib.pipelines import advice, leave_one_out
     from SSLSegLib.weights.loading import load_sam2
 
     options = tffs_options(preset, insertions, precision, threshold, keep_all_components)
@@ -120,6 +120,5 @@ def expect(
     with tempfile.TemporaryDirectory(prefix="sslseg-") as scratch, TerminalProgress(console) as progress:
         scores = leave_one_out(checked, model, options, seed=seed, progress=progress, scratch=Path(scratch))
     print_scores(scores, f"Leave one out over {len(scores)} labelled cases of {checked.name}")
-    warning = reliability(len(scores))
-    if warning:
+    for warning in advice(scores):
         console.print(warning, style="yellow", highlight=False)

@@ -31,7 +31,7 @@ def run(job: Job, progress: Progress) -> None:
     import torch
 
     from SSLSegLib.evaluation.scores import summarise
-    from SSLSegLib.pipelines import leave_one_out, reliability
+    from SSLSegLib.pipelines import advice, leave_one_out
     from SSLSegLib.weights.loading import load_sam2
 
     parameters: TffsParameters = job.manifest.checked_parameters()
@@ -50,7 +50,7 @@ def run(job: Job, progress: Progress) -> None:
     ]
     write_json(
         job.folder / EXPECTATION,
-        {"cases": [each.case_id for each in scores], "classes": classes, "reliability": reliability(len(scores))},
+        {"cases": [each.case_id for each in scores], "classes": classes, "reliability": " ".join(advice(scores))},
     )
 
 

@@ -1,6 +1,6 @@
 """What to expect of the pseudo-labels of a cohort, from its labelled cases alone."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from SSLSegLib.pseudolabels.label import PseudoLabel
     from SSLSegLib.weights.loading import LoadedSam2
 
-__all__ = ["leave_one_out", "reliability"]
+__all__ = ["advice", "leave_one_out", "reliability"]
 
 
 def leave_one_out(
@@ -89,3 +89,12 @@ def reliability(labelled: int) -> str:
     if labelled < 5:
         return f"With {labelled} labelled cases this is a rough estimate: look at the spread, not at the mean alone."
     return ""
+
+
+def advice(scores: "Sequence[CaseScores]") -> list[str]:
+    """What to think of a leave-one-out estimate, and which labelled cases to look at; empty where all is well."""
+    from SSLSegLib.selftraining.choice import stranger_sentence, strangers
+
+    strange = strangers({each.case_id: each.mean("dice") for each in scores})
+    said = [reliability(len(scores)), *(stranger_sentence(case, dice) for case, dice in strange.items())]
+    return [sentence for sentence in said if sentence]

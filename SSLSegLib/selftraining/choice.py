@@ -1,5 +1,6 @@
 """Which first labels a self-training was begun with, and why, as written down in ``first/choice.json``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from SSLSegLib.selftraining.errors import SelfTrainingError
 
-__all__ = ["PARTS", "Choice", "read_choice"]
+__all__ = ["PARTS", "STRANGE", "Choice", "read_choice", "stranger_sentence", "strangers"]
 
 PARTS: dict[str, float] = {"given": 0.0, "mean": 0.5, "networks": 1.0}
 """The candidates: the networks' part in the mean of the two probabilities."""
@@ -46,16 +47,12 @@ class Choice(BaseModel):
         }
 
     def strangers(self) -> dict[str, float]:
-        """Labelled cases that the others say next to nothing about -> their best Dice; such a case teaches little.
-
-        Often its contrast is another one, or its label belongs to another image.
-        """
+        """Labelled cases that nothing could segment -> their best Dice (:func:`strangers`)."""
         best: dict[str, float] = {}
         for candidates in self.dice.values():
             for case in candidates["given"]:
                 best[case] = max(best.get(case, 0.0), *(of_cases[case] for of_cases in candidates.values()))
-        ordinary = float(np.median(list(best.values()))) if best else 0.0
-        return {case: dice for case, dice in best.items() if dice < STRANGE * ordinary} if len(best) > 2 else {}
+        return strangers(best)
 
     def sentences(self) -> list[str]:
         """What was chosen and why, for people; one sentence a class, and one about cases unlike the others."""
@@ -72,12 +69,27 @@ class Choice(BaseModel):
                 f"First labels of '{segment}': {words[names[self.parts[segment]]]}. Dice on "
                 f"{len(self.dice[segment]['given'])} labelled scans, each left out in turn: {figures}."
             )
-        for case, dice in self.strangers().items():
-            said.append(
-                f"Labelled scan '{case}' cannot be segmented from the others (Dice {dice:.2f}): look at its contrast "
-                "and its label. If it is not like the scans to be labelled, leave it out."
-            )
-        return said
+        return [*said, *(stranger_sentence(case, dice) for case, dice in self.strangers().items())]
+
+
+def strangers(dice: Mapping[str, float]) -> dict[str, float]:
+    """Of labelled cases that were left out in turn, those that the others say next to nothing about.
+
+    Such a case teaches little and spoils what is averaged over labelled cases. Often its contrast is another one, or
+    the label is another image's. Of fewer than three cases nobody can say which is the strange one.
+    """
+    if len(dice) < 3:
+        return {}
+    ordinary = float(np.median(list(dice.values())))
+    return {case: each for case, each in dice.items() if each < STRANGE * ordinary}
+
+
+def stranger_sentence(case: str, dice: float) -> str:
+    """What to do about a case that :func:`strangers` names."""
+    return (
+        f"Labelled scan '{case}' cannot be segmented from the others (Dice {dice:.2f}): look at its contrast and its "
+        "label. If it is not like the scans to be labelled, leave it out."
+    )
 
 
 def read_choice(path: Path) -> Choice | None:
