@@ -88,9 +88,17 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        for section in (self.ui.methodSection, self.ui.refineSection, self.ui.exportSection, self.ui.advancedBox):
+        for section in (self.ui.methodSection, self.ui.refineSection, self.ui.exportSection):
             section.collapsed = True
-        for edit in (self.ui.outputEdit, self.ui.weightsFolderEdit, self.ui.attachEdit, self.ui.exportEdit):
+        for section in (self.ui.advancedBox, self.ui.bankBox):
+            section.collapsed = True
+        for edit in (
+            self.ui.outputEdit,
+            self.ui.weightsFolderEdit,
+            self.ui.attachEdit,
+            self.ui.exportEdit,
+            self.ui.bankEdit,
+        ):
             edit.filters = ctk.ctkPathLineEdit.Dirs
         self.logic = SSLSegLogic()
         self.session = Session(self.logic)

@@ -79,6 +79,7 @@ def child_steps(arguments, log):
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(),
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # no black window on Windows
         )
     try:
         while child.poll() is None:

@@ -83,12 +83,13 @@ def _write_case(case, name, choices):
     from SSLSegLib.cases.writing import write_label
     from SSLSegLib.pseudolabels.storage import read_result
     from SSLSegLib.scene.files import write_segmentation
-    from SSLSegLib.scene.segmentations import segmentation_to_label
+    from SSLSegLib.scene.segmentations import read_segments_steps
 
     written = []
     if choices.nifti:
         classes = read_result(case.result_folder).classes if Path(case.result_folder).is_dir() else _classes(case)
-        label = segmentation_to_label(case.result, case.volume, classes)
+        copied = yield from read_segments_steps(case.result, case.volume, classes)
+        label = yield from aside(copied.label_map)
         path = choices.folder / f"{name}.nii.gz"
         yield from aside(write_label, path, label, classes, reference=label.geometry)
         written.append(path)

@@ -7,8 +7,10 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
+from SSLSegPanel.bank_section import BankSection
 from SSLSegPanel.children import child_steps
 from SSLSegPanel.session import Stepper, set_setting, show_error
+from SSLSegPanel.weights_table import WeightsTable
 from SSLSegPanel.widgets import enable, tell
 
 __all__ = ["MethodSection"]
@@ -39,6 +41,7 @@ class MethodSection:
         ui.outputEdit.connect("currentPathChanged(QString)", self.onOutput)
         ui.weightsFolderEdit.connect("currentPathChanged(QString)", self.onWeightsFolder)
         tell(ui.deviceLabel, "")
+        self.bank, self.installed = BankSection(ui, session), WeightsTable(ui, session)
         session.parameters_changed.connect(self.refresh)
         session.setup_changed.connect(self.refresh)
 
@@ -92,6 +95,7 @@ class MethodSection:
 
     def onWeightsFolder(self, path):
         set_setting("WeightsFolder", path)
+        self.installed.look()
         self.session.parameters_changed.emit()
 
     def onCheckDevice(self, checked=False):
@@ -133,9 +137,11 @@ class MethodSection:
         self.ui.weightsLabel.text = _("Downloading {name}, {size} …").format(name=name, size=size)
 
     def _downloaded(self, text):
+        self.installed.look()
         self.session.parameters_changed.emit()
 
     def _not_downloaded(self, error):
+        self.installed.look()  # what has arrived takes up room
         self.session.parameters_changed.emit()
         show_error(error, _("The weights could not be downloaded."))
 
@@ -157,3 +163,5 @@ class MethodSection:
     def close(self):
         """End what is still running."""
         self.children.stop()
+        self.bank.close()
+        self.installed.close()

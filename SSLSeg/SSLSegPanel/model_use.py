@@ -50,9 +50,8 @@ def apply_steps(run, volumes, device="auto"):
     Raises:
         SSLSegError: A volume cannot be used, or the child failed, with its own last words.
     """
-    from SSLSegLib.scene.volumes import node_to_volume
-    from SSLSegPanel.children import aside, child_steps
-    from SSLSegPanel.prepare import new_run_folder, write_plain
+    from SSLSegPanel.children import child_steps
+    from SSLSegPanel.prepare import new_run_folder, write_volume_steps
 
     folder = new_run_folder(run.job.folder.parent / "applied")
     images, nodes, method = {}, [], trained_round(run)
@@ -61,7 +60,7 @@ def apply_steps(run, volumes, device="auto"):
             yield _("Writing {name} …").format(name=volume.GetName())
             images[f"volume_{number:03d}"] = volume
             path = folder / f"volume_{number:03d}.nrrd"
-            yield from aside(write_plain, path, node_to_volume(volume))
+            yield from write_volume_steps(path, volume)
         yield _("Segmenting {n} volumes …").format(n=len(images))
         paths = [str(folder / f"{name}.nrrd") for name in images]
         options = ["--out", str(folder / "out"), "--device", device, *_training(run)]

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from SSLSegPanel.children import aside, child_steps
 from SSLSegPanel.segment_classes import classes_of
 
-__all__ = ["RunChoices", "finish", "new_run_folder", "prepare_steps", "write_plain"]
+__all__ = ["RunChoices", "cohort_of", "export_steps", "finish", "new_run_folder", "prepare_steps", "write_volume_steps"]
 
 _SCRIPTS = Path(__file__).resolve().parent.parent / "Scripts"
 
@@ -32,8 +32,9 @@ class RunChoices:
         ignored=(),
         paired=(),
         report=True,
+        bank="",
     ):
-        self.method = method
+        self.method, self.bank = method, bank
         self.weights, self.preset, self.modality, self.window = weights, preset, modality, window
         self.threshold, self.seed, self.device = threshold, seed, device
         self.report = report
@@ -41,8 +42,9 @@ class RunChoices:
         self.paired = dict(paired) if isinstance(paired, dict) else dict.fromkeys(paired, True)
 
     @classmethod
-    def from_parameters(cls, parameters, device="auto"):
+    def from_parameters(cls, parameters, device="auto", bank=""):
         return cls(
+            bank=bank,
             method=parameters.method,
             weights=parameters.weights,
             preset=parameters.preset.value,
@@ -91,25 +93,16 @@ def prepare_steps(cases, choices, folder, *, kind=None):
         if problem := case.problem():
             raise CaseError(problem, case_id=case.name)
     classes = classes_of(used, choices)
-    window = {"level": choices.window[0], "width": choices.window[1]} if choices.modality == "CT" else None
     inputs = Path(folder) / "inputs"
     try:
         entries = []
         for case in used:
             yield _("Writing {name}").format(name=case.name)
-            entry = yield from _export(case, classes, inputs)
+            entry = yield from export_steps(
+                case, classes, inputs, case.segmentation if case.role == "labelled" else None
+            )
             entries.append(entry)
-        cohort = Cohort.from_dict(
-            {
-                "schema_version": 1,
-                "name": "scene",
-                "modality": choices.modality,
-                "window": window,
-                "classes": [each.model_dump(mode="json", exclude_none=True) for each in classes],
-                "cases": entries,
-            },
-            inputs,
-        )
+        cohort = Cohort.from_dict(cohort_of(entries, classes, choices), inputs)
         cohort.require(labelled=2 if kind == "expect" else 1, unlabelled=0 if kind == "expect" else 1)
         cohort = yield from aside(cohort.save, inputs / "cohort.json")
         create = _create_vessa_job if kind == "vessa" else _create_job
@@ -133,36 +126,64 @@ def finish(steps):
             return end.value
 
 
-def _export(case, classes, folder):
+def cohort_of(entries, classes, choices):
+    """What ``cohort.json`` says of the exported cases of a scene."""
+    window = {"level": choices.window[0], "width": choices.window[1]} if choices.modality == "CT" else None
+    return {
+        "schema_version": 1,
+        "name": "scene",
+        "modality": choices.modality,
+        "window": window,
+        "classes": [each.model_dump(mode="json", exclude_none=True) for each in classes],
+        "cases": entries,
+    }
+
+
+def export_steps(case, classes, folder, segmentation):
+    """Write a case's image, and a segmentation as its label unless the case is to be labelled by the run.
+
+    A generator; its value is the case's entry for :func:`cohort_of`.
+    """
     from SSLSegLib.cases.writing import write_label
-    from SSLSegLib.scene.segmentations import segmentation_to_label
-    from SSLSegLib.scene.volumes import node_to_volume
+    from SSLSegLib.scene.segmentations import read_segments_steps
 
     images = []
     for channel, node in enumerate(case.volumes):
-        volume = node_to_volume(node)
-        yield
         path = folder / "images" / f"{case.id}_{channel:04d}.nrrd"
-        yield from aside(write_plain, path, volume)
+        yield from write_volume_steps(path, node)
         images.append(f"images/{path.name}")
     entry = {"id": case.id, "role": case.role, "images": images}
-    if case.role == "labelled":
-        label = segmentation_to_label(case.segmentation, case.volume, classes)
-        yield
+    if segmentation is not None:
+        copied = yield from read_segments_steps(segmentation, case.volume, classes)
+        label = yield from aside(copied.label_map)
         path = folder / "labels" / f"{case.id}.nrrd"
         yield from aside(write_label, path, label, classes, reference=label.geometry)
         entry["label"] = f"labels/{path.name}"
     return entry
 
 
-def write_plain(path, volume):
+def write_volume_steps(path, node):
+    """Write a volume node's voxels. A generator: only copying them keeps the scene's thread busy.
+
+    Raises:
+        CaseError: The node has no voxels, has colours, or lies under a transform.
+    """
+    from SSLSegLib.scene.volumes import node_voxels
+
+    array, geometry = node_voxels(node)
+    yield
+    yield from aside(_write_plain, path, array, geometry)
+
+
+def _write_plain(path, array, geometry):
     """An image without compression: writing is then as fast as the disk, and the grid is kept in double precision."""
+    import numpy as np
     import SimpleITK
 
     from SSLSegLib.files import atomic_path
 
     with atomic_path(path) as temporary:
-        SimpleITK.WriteImage(volume.geometry.to_sitk(volume.array[0]), str(temporary), False)
+        SimpleITK.WriteImage(geometry.to_sitk(array.astype(np.float32)), str(temporary), False)
 
 
 def _create_job(cohort, choices, folder, kind):
@@ -202,13 +223,14 @@ def _create_job(cohort, choices, folder, kind):
 
 
 def _create_vessa_job(cohort, choices, folder, kind):
-    """The template bank of the labelled slices and the job that uses it, by a child: indexing computes."""
+    """The template bank and the job that uses it, by a child: indexing the labelled slices computes."""
     from SSLSegLib.files import write_json
     from SSLSegLib.jobs.folder import Job
 
     wanted = {
         "cohort": str(cohort.folder / "cohort.json"),
         "bank": str(folder.parent / "bank"),
+        "source": choices.bank,
         "job": str(folder),
         "weights": choices.weights,
         "device": choices.device,
@@ -218,7 +240,7 @@ def _create_vessa_job(cohort, choices, folder, kind):
     }
     path = folder.parent / "choices.json"
     yield from aside(write_json, path, wanted)
-    yield _("Indexing the labelled slices …")
+    yield _("Copying the template bank …") if choices.bank else _("Indexing the labelled slices …")
     yield from child_steps([str(_SCRIPTS / "prepare_vessa.py"), str(path)], folder.parent / "prepare.log")
     return (yield from aside(Job.open, folder))
 

@@ -38,10 +38,14 @@ def publish_result(case, folder):
     """
     from SSLSegLib.pseudolabels.storage import read_result
     from SSLSegLib.scene.cases import add_result_steps, read_result_files
+    from SSLSegLib.scene.volumes import node_geometry
     from SSLSegPanel.children import aside
 
     record = read_result(folder)
-    files = yield from aside(read_result_files, Path(folder), record.classes)
+    if case.volume is None:
+        raise _vanished(case)
+    grid = node_geometry(case.volume, transform="ignore")
+    files = yield from aside(read_result_files, Path(folder), record.classes, grid)
     if case.volume is None:  # deleted while its result was read
         raise _vanished(case)
     nodes = None

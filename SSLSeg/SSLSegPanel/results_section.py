@@ -168,7 +168,7 @@ class ResultsSection:
         self._position = min(max(self._position + by, 0), len(self._slices) - 1)
         _slice, (r, a, s) = self._slices[self._position]
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, r, a, s)
-        self.ui.nextSliceButton.text = _("Next uncertain slice ▶  {n} of {all}").format(
+        self.ui.nextSliceButton.text = _("Next uncertain slice ▶ {n}/{all}").format(
             n=self._position + 1, all=len(self._slices)
         )
 

@@ -5,12 +5,12 @@ import qt
 from slicer.i18n import tr as _
 
 from SSLSegPanel.job_run import JobRun
+from SSLSegPanel.preflight import estimate_text, missing_for_run
 from SSLSegPanel.prepare import RunChoices, new_run_folder, prepare_steps
 from SSLSegPanel.progress import duration
 from SSLSegPanel.publish import publish_result
 from SSLSegPanel.refinement import WITH_RESULTS
 from SSLSegPanel.review import restore_decision
-from SSLSegPanel.segment_classes import segment_names
 from SSLSegPanel.session import set_setting, setting, show_error
 from SSLSegPanel.widgets import enable, tell
 
@@ -48,26 +48,7 @@ class RunSection:
 
     def missing(self):
         """What keeps a run from starting, one sentence each."""
-        session, found = self.session, []
-        if session.light_missing or session.compute_missing:
-            return [_("Install what is missing in 7. Set-up.")]
-        cases = list(session.cases)
-        labelled = [case for case in cases if case.role == "labelled"]
-        if not labelled:
-            found.append(_("Add at least one labelled case."))
-        if not any(case.role == "unlabelled" for case in cases):
-            found.append(_("Add at least one unlabelled case."))
-        for case in cases:
-            problem = "" if case.role == "test" else case.problem()
-            if problem:
-                found.append(f"{case.name}: {problem}")
-        ignored = dict(session.parameters.ignoredSegments)  # Slicer's own has a get() without a default
-        if labelled and not [name for name in segment_names(cases) if not ignored.get(name, False)]:
-            found.append(_("Tick at least one class."))
-        problem = session.logic.weightsProblem(session.parameters.weights, session.weights_folder)
-        if problem:
-            found.append(problem)
-        return found
+        return missing_for_run(self.session)
 
     def refresh(self):
         """Enable the button, or say in its tooltip what is missing."""
@@ -99,31 +80,13 @@ class RunSection:
         enable(self.ui.expectButton, next((reason for holds, reason in reasons if holds), ""))
 
     def _estimate(self):
-        if self.session.parameters.method != "tffs":
-            count = len(self.session.cases.with_role("unlabelled"))
-            return _("{n} cases, each slice from the labelled slices that are most like it.").format(n=count)
-        estimate = self.session.logic.estimate(self._choices(), self.session.output, self.session.weights_folder)
         speed = float(setting(self._speed_key(), 0) or 0)
-        took = (
-            _("about {time}").format(time=duration(speed * estimate["frames"]))
-            if speed
-            else _("time unknown before the first run with these weights")
-        )
-        text = _("{cases} cases, {frames} slices to track: {time}; {memory} GB of memory, {disk} GB of disk.").format(
-            cases=estimate["cases"],
-            frames=f"{estimate['frames']:,}",
-            time=took,
-            memory=f"{estimate['memory'] / 1e9:.1f}",
-            disk=f"{max(estimate['disk'], 1e8) / 1e9:.1f}",
-        )
-        if estimate["memory"] > estimate["memory_free"]:
-            text += " " + _("Only {n} GB of memory are free.").format(n=f"{estimate['memory_free'] / 1e9:.1f}")
-        if estimate["disk"] > estimate["disk_free"]:
-            text += " " + _("Only {n} GB of disk are free.").format(n=f"{estimate['disk_free'] / 1e9:.1f}")
-        return text
+        return estimate_text(self.session, self._choices(), speed)
 
     def _choices(self):
-        choices = RunChoices.from_parameters(self.session.parameters, device=self.session.device)
+        choices = RunChoices.from_parameters(
+            self.session.parameters, device=self.session.device, bank=self.session.bank
+        )
         if self.session.weights_folder:
             choices.weights = self.session.logic.weightsPath(choices.weights, self.session.weights_folder)
         return choices

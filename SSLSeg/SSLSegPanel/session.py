@@ -194,6 +194,11 @@ class Session:
     def weights_folder(self):
         return setting("WeightsFolder", "")
 
+    @property
+    def bank(self):
+        """Folder of the template bank that a person keeps; empty: each run makes its own."""
+        return setting("BankFolder", "")
+
 
 def setting(name, default):
     """A choice of this machine as text, kept in Slicer's settings."""

@@ -14,7 +14,8 @@ def curves(metrics, reports=()):
 
     Args:
         metrics: Metric events of a job. Of self-training, one an epoch and fold, from which the mean over the folds is
-            drawn at (round - 1) * epochs + epoch, so that what comes before round 1 lies left of 0; of UniMatch, one every few steps, drawn at the step.
+            drawn at (round - 1) * epochs + epoch, so that what comes before round 1 lies left of 0; of UniMatch, one
+            every few steps, drawn at the step.
         reports: Reports of finished rounds: where no event tells their agreement, it is drawn at the round's number.
     """
     found = defaultdict(lambda: defaultdict(list))

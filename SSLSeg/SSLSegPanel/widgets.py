@@ -2,7 +2,7 @@
 
 import qt
 
-__all__ = ["enable", "put", "stretch", "tell", "timer"]
+__all__ = ["enable", "put", "show_folder", "stretch", "tell", "timer"]
 
 _CHECKABLE = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable
 _TIPS = {}  # object name -> what its tooltip says while it can be used
@@ -30,9 +30,11 @@ def timer(interval, slot, once=False):
     return made
 
 
-def put(table, row, column, text, *, check=None, warn=False, align=None):
-    """A read-only cell, with a tick box where ``check`` is given."""
+def put(table, row, column, text, *, check=None, warn=False, align=None, icon=None):
+    """A read-only cell, with a tick box where ``check`` is given, or a picture where the path of one is."""
     item = qt.QTableWidgetItem(text)
+    if icon is not None:
+        item.setIcon(qt.QIcon(icon))
     item.setToolTip(text)
     item.setFlags(_CHECKABLE if check is not None else qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
     if check is not None:
@@ -44,7 +46,12 @@ def put(table, row, column, text, *, check=None, warn=False, align=None):
     table.setItem(row, column, item)
 
 
-def stretch(table, column):
+def show_folder(folder):
+    """Show a folder in the system's file manager."""
+    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
+
+
+def stretch(table, column, height=22):
     """Let a column take the room that the others leave; rows are as tight as Slicer's own tables."""
     header = table.horizontalHeader()
     for index in range(table.columnCount):
@@ -52,4 +59,4 @@ def stretch(table, column):
         header.setSectionResizeMode(index, mode)
     header.setHighlightSections(False)
     table.verticalHeader().setVisible(False)
-    table.verticalHeader().setDefaultSectionSize(22)
+    table.verticalHeader().setDefaultSectionSize(height)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 import slicer
+from helpers_module import texts
 
 CONTENT = b"weights that are only fetched here, never loaded"
 
@@ -85,3 +86,73 @@ def test_a_download_that_fails_is_told_and_can_be_tried_again(host, wanting, mon
     assert "Licence" not in said[0]  # that was said before
     assert "Traceback" not in said[0]
     assert wanting.ui.downloadButton.enabled
+
+
+def installed(panel):
+    """What the table of weights says, once it has looked."""
+    return texts(panel.ui.installedTable)
+
+
+@pytest.fixture
+def downloaded(host, wanting, publisher, monkeypatch):
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *_: True)
+    wanting.ui.downloadButton.click()
+    host.wait_until(lambda: "ready" in wanting.ui.weightsLabel.text, 60)
+    host.wait_until(lambda: len(installed(wanting)) == 2 and not wanting.methodSection.installed.work.busy, 60)
+    return wanting
+
+
+def test_weights_on_this_computer_are_listed_with_size_and_origin(downloaded):
+    rows = {row[0]: row[1:] for row in installed(downloaded)}
+    assert rows["sslseg-small"][1] == "SSLSeg"
+    assert rows["MedSAM2_2411"] == ["0 MB", "download"]
+
+
+def choose(panel, name):
+    panel.ui.installedTable.selectRow([row[0] for row in installed(panel)].index(name))
+
+
+def test_downloaded_weights_are_deleted_after_a_yes_and_can_be_fetched_again(host, downloaded, monkeypatch, tmp_path):
+    path = tmp_path / "weights" / "MedSAM2_2411.pt"
+    assert path.is_file()
+    choose(downloaded, "MedSAM2_2411")
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, *_: asked.append(text))  # None: no
+    downloaded.ui.deleteWeightsButton.click()
+    assert "MedSAM2_2411" in asked[0]
+    assert path.is_file()
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *_: True)
+    downloaded.ui.deleteWeightsButton.click()
+    host.wait_until(lambda: len(installed(downloaded)) == 1, 60)
+    assert not path.exists()
+    assert "not on this computer" in downloaded.ui.weightsLabel.text
+    assert downloaded.ui.downloadButton.enabled
+
+
+def test_weights_that_ship_with_the_module_or_were_copied_by_hand_cannot_be_deleted(host, panel, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "MedSAM2_2411.pt").write_bytes(CONTENT)
+    panel.ui.weightsFolderEdit.setCurrentPath(str(folder))
+    host.wait_until(lambda: len(installed(panel)) == 2, 60)
+    assert "Select weights" in panel.ui.deleteWeightsButton.toolTip
+    choose(panel, "sslseg-small")
+    assert not panel.ui.deleteWeightsButton.enabled
+    assert "come with SSLSeg" in panel.ui.deleteWeightsButton.toolTip
+    choose(panel, "MedSAM2_2411")
+    assert not panel.ui.deleteWeightsButton.enabled
+    assert "not downloaded" in panel.ui.deleteWeightsButton.toolTip
+    assert panel.ui.openWeightsButton.enabled
+
+
+def test_weights_in_use_stay_and_the_job_is_named(host, downloaded, monkeypatch):
+    from SSLSegLib.weights import removal
+
+    said = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: said.append(text))
+    monkeypatch.setattr(removal, "_user_of", lambda location: "/jobs/run-1/job")
+    choose(downloaded, "MedSAM2_2411")
+    downloaded.ui.deleteWeightsButton.click()
+    host.wait_until(lambda: said, 60)
+    assert "/jobs/run-1/job" in said[0]
+    host.wait_until(lambda: len(installed(downloaded)) == 2, 60)

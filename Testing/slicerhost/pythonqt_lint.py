@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slicerhost.pythonqt_api import ENUM_CLASSES, class_named, kind_of
+from slicerhost.slicer_lint import slicer_findings
 
 __all__ = ["Finding", "lint", "main"]
 
@@ -98,6 +99,7 @@ def lint(path: Path, ui_files: list[Path] | None = None) -> list[Finding]:
     assignments.visit(tree)
     checker = _Checker(str(path), widgets | assignments.classes)
     checker.visit(tree)
+    checker.findings += [Finding(str(path), node.lineno, rule, said) for node, rule, said in slicer_findings(tree)]
     return sorted(checker.findings, key=lambda finding: finding.line)
 
 

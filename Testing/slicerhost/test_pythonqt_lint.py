@@ -34,6 +34,13 @@ CASES = {
     "self.ui.applyButton.text = 'Apply'": "translation",
     "qt.QLabel('Volume')": "translation",
     "slicer.util.errorDisplay(f'Case {n} failed')": "translation",
+    "self.parameters.names.get('a', 1)": "parameter-dict",
+    "self._parameterNode.names.pop('a', None)": "parameter-dict",
+    "slicer.util.setSliceViewerLayers(backgroud=v)": "slicer-util",
+    "slicer.util.loadUI()": "slicer-util",
+    "slicer.util.loadDicom(path)": "slicer-util",
+    "slicer.loadVolume(path)": "slicer-util",
+    "aside(slicer.mrmlScene.Clear, 0)": "main-thread",
 }
 
 

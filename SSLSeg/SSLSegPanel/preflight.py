@@ -1,0 +1,60 @@
+"""What is missing before a run, and what it will take, in sentences. No Qt."""
+
+from slicer.i18n import tr as _
+
+from SSLSegPanel.bank import has_bank
+from SSLSegPanel.progress import duration
+from SSLSegPanel.segment_classes import segment_names
+
+__all__ = ["estimate_text", "missing_for_run"]
+
+
+def missing_for_run(session):
+    """What keeps a run from starting, one sentence each."""
+    found = []
+    if session.light_missing or session.compute_missing:
+        return [_("Install what is missing in 7. Set-up.")]
+    cases = list(session.cases)
+    labelled = [case for case in cases if case.role == "labelled"]
+    if not labelled:
+        found.append(_("Add at least one labelled case."))
+    if not any(case.role == "unlabelled" for case in cases):
+        found.append(_("Add at least one unlabelled case."))
+    for case in cases:
+        problem = "" if case.role == "test" else case.problem()
+        if problem:
+            found.append(f"{case.name}: {problem}")
+    ignored = dict(session.parameters.ignoredSegments)  # Slicer's own has a get() without a default
+    if labelled and not [name for name in segment_names(cases) if not ignored.get(name, False)]:
+        found.append(_("Tick at least one class."))
+    problem = session.logic.weightsProblem(session.parameters.weights, session.weights_folder)
+    if problem:
+        found.append(problem)
+    if session.parameters.method == "vessa" and session.bank and not has_bank(session.bank):
+        found.append(_("The template bank is empty: add cases to it in 2. Method, or clear its folder."))
+    return found
+
+
+def estimate_text(session, choices, speed):
+    """What the run will take, in one or two sentences; ``speed`` in seconds a slice, 0 before the first run."""
+    if session.parameters.method != "tffs":
+        count = len(session.cases.with_role("unlabelled"))
+        return _("{n} cases, each slice from the labelled slices that are most like it.").format(n=count)
+    estimate = session.logic.estimate(choices, session.output, session.weights_folder)
+    took = (
+        _("about {time}").format(time=duration(speed * estimate["frames"]))
+        if speed
+        else _("time unknown before the first run with these weights")
+    )
+    text = _("{cases} cases, {frames} slices to track: {time}; {memory} GB of memory, {disk} GB of disk.").format(
+        cases=estimate["cases"],
+        frames=f"{estimate['frames']:,}",
+        time=took,
+        memory=f"{estimate['memory'] / 1e9:.1f}",
+        disk=f"{max(estimate['disk'], 1e8) / 1e9:.1f}",
+    )
+    if estimate["memory"] > estimate["memory_free"]:
+        text += " " + _("Only {n} GB of memory are free.").format(n=f"{estimate['memory_free'] / 1e9:.1f}")
+    if estimate["disk"] > estimate["disk_free"]:
+        text += " " + _("Only {n} GB of disk are free.").format(n=f"{estimate['disk_free'] / 1e9:.1f}")
+    return text
