@@ -24,7 +24,7 @@ EVENTS = {
     "cases": "so many cases are finished (done, total)",
     "device": "where it is computed (device, outcome)",
     "estimate": "what the run will take (seconds, memory, disk, ...)",
-    "result": "the result of a case is there (case)",
+    "result": "the result of a case is there (case; of a cluster also seconds, machine)",
     "refined": "a round has labelled a case anew (case, round, dice)",
     "predicted": "a fold has predicted a case (case, round, fold)",
     "metric": "any numbers",

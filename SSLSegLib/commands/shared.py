@@ -161,7 +161,10 @@ ResampleOption = Annotated[
     bool, typer.Option("--resample-labels", help="Put labels of another geometry onto their image's grid.")
 ]
 SchedulerOption = Annotated[
-    str, typer.Option(help="Where to compute: local, dask://HOST:PORT or slurm:CONFIG.json (docs/cluster.md).")
+    str,
+    typer.Option(
+        help="Where to compute: local, dask://HOST:PORT, tls://HOST:PORT or slurm:CONFIG.json (docs/cluster.md)."
+    ),
 ]
 CpuIfNeededOption = Annotated[
     bool, typer.Option("--cpu-if-needed", help="Let the CPU take over if the GPU's memory does not suffice at all.")

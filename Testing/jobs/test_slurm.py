@@ -30,7 +30,6 @@ from SSLSegLib.jobs.slurm import (
 )
 from SSLSegLib.processes import LIBRARY
 from SSLSegLib.progress import silent
-from SSLSegLib.selftraining.options import Network, Schedule, SelfTrainingOptions
 from SSLSegLib.selftraining.trainer import load_checkpoint
 
 SMALL = {"workers": 1, "cores": 1, "memory": "1500MB", "walltime": "00:20:00", "start_timeout": 300}
@@ -213,21 +212,10 @@ def test_jobs_cancel_leaves_no_slurm_job_and_a_job_that_can_be_resumed(tmp_path,
     assert run_job(Job.open(job.folder)).status == "finished"
 
 
-TINY = SelfTrainingOptions.of(
-    "quick",
-    rounds=1,
+TINY = small_job.small_cohort.tiny_training(
+    small_job.small_cohort.ONE_ITERATION.model_copy(update={"epochs": 20, "iterations": 2}),
     folds=2,
-    network=Network(features=4, most_features=8, convolutions=1, patch_size=(4, 32, 32), batch_size=2),
-    schedule=Schedule(
-        epochs=20,
-        iterations=2,
-        validation_iterations=1,
-        optimizer="adamw",
-        augmentation="light",
-        warm_start=True,
-        workers=0,
-        compile=False,
-    ),
+    first_labels="given",
 )
 
 
