@@ -75,7 +75,9 @@ def start_job(
                 env=variables,
                 cwd=job.folder,
                 start_new_session=sys.platform != "win32",
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+                # Windows: a group of its own, to be stopped as one, and no console beside the application.
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+                | getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
             raise JobError(f"The worker could not be started: {error}.") from error
