@@ -126,6 +126,14 @@ print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
     assert run_python(program) == []
 
 
+def test_the_process_that_waits_for_trainings_loads_neither_torch_nor_nnunet():
+    program = f"""
+import json, sys, SSLSegLib.selftraining.rounds
+print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
+"""
+    assert run_python(program) == ["SimpleITK"]
+
+
 def test_every_module_can_be_imported_without_torchvision_and_timm():
     modules = [
         module.name

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.stats import ttest_1samp
 
 from SSLSegLib.cases.cohort import Case
 from SSLSegLib.cases.reading import read_geometry, read_label
@@ -31,8 +29,6 @@ from SSLSegLib.selftraining.agreement import dice_by_class
 from SSLSegLib.selftraining.choice import PARTS, Choice, read_choice
 from SSLSegLib.selftraining.dataset import ClassValues
 from SSLSegLib.selftraining.folds import Split, assign_folds
-from SSLSegLib.selftraining.model import TrainedModel, load_model
-from SSLSegLib.selftraining.predict import predict_case
 from SSLSegLib.selftraining.report import RoundReport, RoundRoles
 from SSLSegLib.selftraining.run import Run, TrainingSet
 
@@ -123,7 +119,7 @@ def _choose(run: Run, held_out: Mapping[str, Path]) -> Choice:
     """Score the candidates on the labelled cases."""
     classes, values = run.cohort.classes, ClassValues(run.cohort.classes)
     report = cross_validate(run)
-    networks = _Networks(run, load_model(run.work.crossvalidation))
+    networks = _Networks(run)
     scores: dict[str, dict[str, dict[str, float]]] = {each.name: {name: {} for name in PARTS} for each in classes}
     of_fold = {case: place for place, fold in enumerate(sorted(report.folds)) for case in report.folds[fold]}
     run.progress("stage", stage="comparing first labels", total=len(of_fold))
@@ -149,6 +145,8 @@ def _choose(run: Run, held_out: Mapping[str, Path]) -> Choice:
 
 def _best(dice: Mapping[str, Mapping[str, float]]) -> str:
     """The candidate with the highest mean Dice over the same cases, if it is better than the given beyond doubt."""
+    from scipy.stats import ttest_1samp
+
     if len(dice["given"]) < FEWEST:
         return "given"
     found = {name: np.array(list(cases.values())) for name, cases in dice.items()}
@@ -170,7 +168,7 @@ def _write_mixed(run: Run, choice: Choice) -> dict[str, Path]:
     for done, case in enumerate(waiting.values(), start=1):
         made[case.id] = run.work.first.labels / f"{run.keys[case.id]}.nii.gz"
         if not made[case.id].is_file():
-            networks = networks or _Networks(run, load_model(run.work.crossvalidation))
+            networks = networks or _Networks(run)
             given = load_pseudo_label(run.results[case.id])
             labels = mixed_labels(given, networks.probability(case), parts, [each.value for each in classes])
             grid = read_geometry(run.cohort, case)
@@ -185,12 +183,18 @@ def _write_mixed(run: Run, choice: Choice) -> dict[str, Path]:
 class _Networks:
     """The networks of the cross-validation, in memory."""
 
-    def __init__(self, run: Run, model: TrainedModel) -> None:
-        self.run, self.model = run, model
-        self.predictor: Any = model.predictor(torch.device(run.device))
+    def __init__(self, run: Run) -> None:
+        import torch
+
+        from SSLSegLib.selftraining.model import load_model  # nnU-Net: seconds, needed only here
+
+        self.run, self.model = run, load_model(run.work.crossvalidation)
+        self.predictor: Any = self.model.predictor(torch.device(run.device))
 
     def probability(self, case: Case, fold: int | None = None) -> NDArray[np.float32]:
         """float32 (classes, K, J, I) of one fold's network (its place in the model), or the average of all."""
+        from SSLSegLib.selftraining.predict import predict_case
+
         model = self.model if fold is None else replace(self.model, weights=[self.model.weights[fold]])
         found = predict_case(
             model,

@@ -16,6 +16,7 @@ from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.first_labels import first_labels, mixed_labels
 from SSLSegLib.selftraining.folders import DATASET, WorkFolder
 from SSLSegLib.selftraining.options import SelfTrainingOptions
+from SSLSegLib.selftraining.report import read_report
 from SSLSegLib.selftraining.rounds import self_train
 from SSLSegLib.selftraining.run import Run
 
@@ -67,8 +68,8 @@ def held_out(cohort):
 class FakeNetworks:
     """Stands for the networks of the cross-validation: sure of all boxes, blind to balls."""
 
-    def __init__(self, run, model):
-        self.run, self.folds = run, model.report.folds
+    def __init__(self, run):
+        self.run, self.folds = run, read_report(run.work.crossvalidation.report).folds
 
     def probability(self, case, fold=None):
         if case.role == "labelled":
@@ -154,7 +155,7 @@ def test_real_networks_are_asked_for_the_fold_that_left_the_case_out(trained, co
     """The class that stands behind the stand-in: one fold's network alone, and the average of all."""
     work, _, _ = trained
     run = Run.prepare(cohort, cohort.folder / "results", work.path, BEST)
-    networks = module._Networks(run, module.load_model(work.crossvalidation))
+    networks = module._Networks(run)
     case = cohort.labelled[0]
     report = networks.model.report
     own = next(place for place, fold in enumerate(sorted(report.folds)) if case.id in report.folds[fold])
