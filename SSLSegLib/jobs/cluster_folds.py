@@ -26,7 +26,7 @@ from SSLSegLib.jobs.schedulers import (
 )
 from SSLSegLib.processes import library_path, real_interpreter
 from SSLSegLib.progress import Progress
-from SSLSegLib.selftraining.children import Child, Events, run_children
+from SSLSegLib.selftraining.children import Child, Events, real_device, run_children
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -133,15 +133,6 @@ def _raise_what_went_wrong(task: Any, child: Child) -> None:
 
 
 # --- on a worker ---------------------------------------------------------------------------------------------------
-
-
-def real_device(name: str) -> str:
-    """The device that ``auto`` stands for on this machine; other names stay as they are."""
-    if name != "auto":
-        return name
-    from SSLSegLib.weights.device import resolve_device
-
-    return str(resolve_device("auto").device)
 
 
 def train_on_worker(child: Child, device: str) -> None:

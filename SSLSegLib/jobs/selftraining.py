@@ -126,8 +126,9 @@ def refine(
     Raises:
         SSLSegError: The labels cannot be refined, or a training fails.
     """
-    from SSLSegLib.jobs.cluster_folds import fold_trainer, real_device
+    from SSLSegLib.jobs.cluster_folds import fold_trainer
     from SSLSegLib.jobs.left_out import held_out
+    from SSLSegLib.selftraining.children import real_device
     from SSLSegLib.selftraining.rounds import revert, self_train, train_labelled_only
 
     cohort = require_labels(job)

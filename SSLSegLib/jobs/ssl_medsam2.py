@@ -184,7 +184,7 @@ def _devices(parameters: SslMedSam2Parameters) -> tuple[str, ...]:
 
 def _device_here(parameters: SslMedSam2Parameters) -> str:
     """For what this process computes itself."""
-    from SSLSegLib.jobs.cluster_folds import real_device
+    from SSLSegLib.selftraining.children import real_device
 
     return real_device(_devices(parameters)[0])
 

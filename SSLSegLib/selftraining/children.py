@@ -15,7 +15,7 @@ from SSLSegLib.messages import read_message
 from SSLSegLib.processes import kill_tree, library_path, this_process
 from SSLSegLib.selftraining.errors import SelfTrainingError
 
-__all__ = ["Child", "child_environment", "run_children"]
+__all__ = ["Child", "child_environment", "real_device", "run_children"]
 
 _POLL_SECONDS = 0.1
 
@@ -170,6 +170,15 @@ def child_environment(*, threads: int, workers: int, **folders: Path) -> dict[st
         "nnUNet_wandb_enabled": "0",
         **{name: str(path) for name, path in folders.items()},
     }
+
+
+def real_device(name: str) -> str:
+    """The device that ``auto`` stands for on this machine; other names stay as they are."""
+    if name != "auto":
+        return name
+    from SSLSegLib.weights.device import resolve_device
+
+    return str(resolve_device(name).device)
 
 
 def _on_device(child: Child, device: str) -> None:

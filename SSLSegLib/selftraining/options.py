@@ -77,7 +77,7 @@ class SelfTrainingOptions(BaseModel):
         stop_agreement: Stop when a round changes its labels less than this (mean foreground Dice to the labels it
             was trained on).
         stop_gain: Stop when the agreement rises by less than this from one round to the next.
-        devices: Where folds run, one fold at a time on each (``cpu``, ``cuda``, ``cuda:1``, ``mps``).
+        devices: Where folds run, one fold at a time on each (``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``).
         folds_per_device: Folds side by side on each device; None: one on a GPU, up to the number of cores on a CPU.
     """
 

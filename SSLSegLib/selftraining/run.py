@@ -18,7 +18,7 @@ from SSLSegLib.files import sha256_of, write_json, write_text
 from SSLSegLib.processes import real_interpreter, usable_cores
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.selftraining.agreement import CaseChange, compare_labels, mean_agreement
-from SSLSegLib.selftraining.children import Child, Events, child_environment, run_children
+from SSLSegLib.selftraining.children import Child, Events, child_environment, real_device, run_children
 from SSLSegLib.selftraining.dataset import (
     ClassValues,
     Decisions,
@@ -127,6 +127,7 @@ class Run:
             unlabelled = [case.id for case in cohort.unlabelled]
             write_json(work.folds, assign_folds(unlabelled, options.folds, options.seed))
         folds = json.loads(work.folds.read_text(encoding="utf-8"))
+        options = options.model_copy(update={"devices": tuple(map(real_device, options.devices))})
         device = device or options.devices[0]
         return cls(
             cohort, where, work, options, decisions, progress, interpreter, trainer, held_out, device, keys, folds

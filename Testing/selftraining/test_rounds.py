@@ -180,3 +180,14 @@ def test_the_baseline_trains_as_long_as_the_final_model():
     assert chosen.baseline_schedule(2).epochs == 4 * chosen.schedule.epochs, "the cross-validation was warm start"
     assert chosen.baseline_schedule(1).epochs == 3 * chosen.schedule.epochs, "one case leaves nothing to choose by"
     assert cold.baseline_schedule(2) == cold.schedule
+
+
+def test_auto_is_the_device_of_this_machine(finished, tmp_path):
+    from SSLSegLib.weights.device import resolve_device
+
+    work = finished.copy_planned(tmp_path / "work")
+    options = finished.options.model_copy(update={"devices": ("auto", "cpu")})
+    here = str(resolve_device("auto").device)
+    run = Run.prepare(finished.cohort, finished.results, work, options)
+    assert run.options.devices == (here, "cpu")
+    assert run.device == here
