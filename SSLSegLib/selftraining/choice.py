@@ -65,9 +65,11 @@ class Choice(BaseModel):
         said = []
         for segment, dice in self.means().items():
             figures = f"pseudo-labels {dice['given']:.3f}, networks {dice['networks']:.3f}, mean {dice['mean']:.3f}"
+            doubt = not self.parts[segment] and max(dice.values()) > dice["given"]
             said.append(
                 f"First labels of '{segment}': {words[names[self.parts[segment]]]}. Dice on "
-                f"{len(self.dice[segment]['given'])} labelled scans, each left out in turn: {figures}."
+                f"{len(self.dice[segment]['given'])} labelled scans, each left out in turn: {figures}"
+                f"{'; too little to go by' if doubt else ''}."
             )
         return [*said, *(stranger_sentence(case, dice) for case, dice in self.strangers().items())]
 

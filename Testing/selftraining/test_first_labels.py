@@ -239,6 +239,13 @@ def test_the_choice_is_said_in_words():
     assert "2 labelled scans" in sentence
 
 
+def test_a_doubtful_gain_is_called_one():
+    choice = choice_of([0.6, 0.8], [0.8, 0.9], [0.8, 0.8]).model_copy(update={"parts": {"heart": 0.0}})
+    assert choice.sentences()[0].endswith("mean 0.850; too little to go by.")
+    better = choice_of([0.9, 0.9], [0.8, 0.9], [0.8, 0.8]).model_copy(update={"parts": {"heart": 0.0}})
+    assert "too little" not in better.sentences()[0]
+
+
 def test_a_labelled_case_unlike_the_others_is_named():
     choice = choice_of([0.7, 0.8, 0.8, 0.0], [0.7, 0.9, 0.9, 0.01], [0.7, 0.8, 0.9, 0.03])
     assert choice.strangers() == {"d": 0.03}
