@@ -325,7 +325,9 @@ class Killing:
             family = [process for process in family if not _ended(process)]
             orphans = 0
         else:
-            while not all(map(_ended, family)) and time.monotonic() - killed < _PATIENCE:
+            while time.monotonic() - killed < _PATIENCE and (
+                not all(map(_ended, family)) or _at_work_in(job.folder)  # what began in the instant of the kill
+            ):
                 time.sleep(0.02)
             family, orphans = [], len(_at_work_in(job.folder))
             _wait(parent)
