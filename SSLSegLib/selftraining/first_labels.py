@@ -28,7 +28,7 @@ from SSLSegLib.pseudolabels.storage import is_complete, load_pseudo_label
 from SSLSegLib.selftraining.agreement import dice_by_class
 from SSLSegLib.selftraining.choice import PARTS, Choice, read_choice
 from SSLSegLib.selftraining.dataset import ClassValues
-from SSLSegLib.selftraining.folds import Split, assign_folds
+from SSLSegLib.selftraining.folds import assign_folds, splits
 from SSLSegLib.selftraining.report import RoundReport, RoundRoles
 from SSLSegLib.selftraining.run import Run, TrainingSet
 
@@ -74,20 +74,14 @@ def cross_validate(run: Run) -> RoundReport:
     """
     labelled = [case.id for case in run.cohort.labelled]
     fold_of = assign_folds(labelled, MOST_FOLDS, run.options.seed)
-    splits: list[Split] = [
-        {
-            "train": [case for case in labelled if fold_of[case] != fold],
-            "val": [c for c in labelled if fold_of[c] == fold],
-        }
-        for fold in range(max(fold_of.values()) + 1)
-    ]
+    by_case = splits(fold_of, labelled=(), trainable=labelled)  # here it is they who are held out
     roles = RoundRoles(
         labelled=tuple(labelled),
         trained=(),
         left_out={case.id: "labelled cases only" for case in run.cohort.unlabelled},
-        folds={fold: tuple(split["val"]) for fold, split in enumerate(splits)},
+        folds={fold: tuple(split["val"]) for fold, split in enumerate(by_case)},
     )
-    training_set = TrainingSet(roles, splits, run.given_labels())
+    training_set = TrainingSet(roles, by_case, run.given_labels())
     return run.trained(run.work.crossvalidation, lambda: training_set, run.options.schedule)
 
 

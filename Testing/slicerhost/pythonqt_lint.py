@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slicerhost.pythonqt_api import ENUM_CLASSES, class_named, kind_of
-from slicerhost.slicer_lint import slicer_findings
+from slicerhost.slicer_lint import dotted, slicer_findings
 
 __all__ = ["Finding", "lint", "main"]
 
@@ -117,7 +117,7 @@ class _Assignments(ast.NodeVisitor):
     def visit_Assign(self, node: ast.Assign) -> None:
         class_name = _made_class(node.value)
         for target in node.targets:
-            name = _dotted(target)
+            name = dotted(target)
             if name is None:
                 continue
             if class_name is not None and self.classes.get(name, class_name) == class_name:
@@ -136,10 +136,10 @@ class _Checker(ast.NodeVisitor):
         self.findings.append(Finding(self.path, node.lineno, rule, message))
 
     def _class_of(self, node: ast.AST) -> type | None:
-        return class_named(self.classes.get(_dotted(node) or "", ""))
+        return class_named(self.classes.get(dotted(node) or "", ""))
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        whole = _dotted(node) or ""
+        whole = dotted(node) or ""
         parts = whole.split(".")
         if parts[0] == "qt" and len(parts) == 4 and parts[2] in ENUM_CLASSES:
             self._find(node, "flat-enum", f"write qt.{parts[1]}.{parts[3]}: PythonQt has no {parts[2]}")
@@ -166,7 +166,7 @@ class _Checker(ast.NodeVisitor):
                 self._find(node, "keyword", f"PythonQt takes no keyword arguments: {cls.__name__}.{function.attr}()")
             if function.attr == "exec" and not node.args:
                 self._find(node, "exec", "write exec_(): exec() is not in every PythonQt")
-            if function.attr == "position" and _dotted(function.value) == "event":
+            if function.attr == "position" and dotted(function.value) == "event":
                 self._find(node, "qt6-only", "event.position() is Qt 6 only")
             if function.attr == "connect":
                 self._check_connect(node, function)
@@ -182,7 +182,7 @@ class _Checker(ast.NodeVisitor):
         if made is not None and node.keywords and class_named(made) is not None:
             self._find(node, "keyword", f"PythonQt takes no keyword arguments: {made}()")
         name = function.id if isinstance(function, ast.Name) else None
-        if name == "isinstance" and (_dotted(node.args[-1]) or "").split(".")[0] in ("qt", "ctk"):
+        if name == "isinstance" and (dotted(node.args[-1]) or "").split(".")[0] in ("qt", "ctk"):
             self._find(node, "isinstance", "isinstance with Qt classes is False for classes that Slicer wraps")
         if name == "_" and node.args and not _is_text(node.args[0]):
             self._find(node, "translation", "_() takes the plain text: format after translating")
@@ -207,7 +207,7 @@ class _Checker(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for base in node.bases:
-            name = _dotted(base) or ""
+            name = dotted(base) or ""
             if name.startswith("qt.") and any(part in name for part in _NOT_TO_DERIVE):
                 self._find(node, "derive", f"deriving from {name} is fragile in PythonQt")
         self.generic_visit(node)
@@ -222,7 +222,7 @@ class _Checker(ast.NodeVisitor):
         for each in slot:
             if isinstance(each, ast.Lambda) and each.args.vararg is not None:
                 self._find(node, "connect", "a lambda with *arguments gets another number of them in PythonQt")
-            if isinstance(each, ast.Call) and (_dotted(each.func) or "").split(".")[-1] == "partial":
+            if isinstance(each, ast.Call) and (dotted(each.func) or "").split(".")[-1] == "partial":
                 self._find(node, "connect", "functools.partial gets all arguments in PythonQt: use a method")
         cls = self._class_of(function.value)
         for text in texts:
@@ -236,19 +236,10 @@ class _Checker(ast.NodeVisitor):
             self._find(value, "translation", f"a text that people see goes through _(): {''.join(texts)!r}")
 
 
-def _dotted(node: ast.AST) -> str | None:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        before = _dotted(node.value)
-        return None if before is None else f"{before}.{node.attr}"
-    return None
-
-
 def _made_class(node: ast.AST) -> str | None:
     """``QLabel`` of ``qt.QLabel("x")``."""
     if isinstance(node, ast.Call):
-        name = _dotted(node.func) or ""
+        name = dotted(node.func) or ""
         first, _, last = name.partition(".")
         if first in ("qt", "ctk", "slicer") and last and last[0] in "Qqc" and "." not in last:
             return last

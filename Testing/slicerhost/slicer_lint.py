@@ -8,7 +8,7 @@ import ast
 import inspect
 from collections.abc import Iterator
 
-__all__ = ["slicer_findings"]
+__all__ = ["dotted", "slicer_findings"]
 
 _ONE_ARGUMENT = {"get": "no default", "pop": "no default"}
 _MAIN_THREAD = {"pip_install", "pip_ensure", "pip_uninstall"}
@@ -42,7 +42,7 @@ def _parameter_dictionary(node: ast.Call) -> Iterator[tuple[ast.AST, str, str]]:
 
 def _utility(node: ast.Call) -> Iterator[tuple[ast.AST, str, str]]:
     """``slicer.util.name(...)`` with arguments that it does not take."""
-    if _dotted(node.func.value) != "slicer.util":
+    if dotted(node.func.value) != "slicer.util":
         return
     import slicer.util
 
@@ -64,14 +64,14 @@ def _utility(node: ast.Call) -> Iterator[tuple[ast.AST, str, str]]:
 def _in_a_thread(node: ast.Call) -> Iterator[tuple[ast.AST, str, str]]:
     """``aside(slicer.…)``: a scene and pip belong to the main thread."""
     for argument in node.args[:1]:
-        named = _dotted(argument) or ""
+        named = dotted(argument) or ""
         if _last_name(node.func) == "aside" and (named.startswith("slicer.") or named.split(".")[-1] in _MAIN_THREAD):
             yield node, "main-thread", f"{named} belongs to the main thread"
 
 
 def _flattened(node: ast.Attribute) -> Iterator[tuple[ast.AST, str, str]]:
     """``slicer.loadVolume``: in the wheel only, Slicer has it in ``slicer.util``."""
-    if _dotted(node.value) != "slicer":
+    if dotted(node.value) != "slicer":
         return
     import slicer.util
 
@@ -86,10 +86,11 @@ def _last_name(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _dotted(node: ast.AST) -> str | None:
+def dotted(node: ast.AST) -> str | None:
+    """``a.b.c`` of the nested attributes of a name, None of anything else."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
-        before = _dotted(node.value)
+        before = dotted(node.value)
         return None if before is None else f"{before}.{node.attr}"
     return None
