@@ -21,20 +21,13 @@ def settled(host, panel):  # noqa: F811
     quiet(host, panel)
 
 
-def forget(running, panel):
-    """The folder is a setting of the application, which outlives the panel."""
-    panel.ui.bankEdit.setCurrentPath("")
-    settled(running, panel)
-
-
 @pytest.fixture
 def with_folder(host, loaded, tmp_path):  # noqa: F811
     """The panel with the method VESSA and a folder for a bank, which is not there yet."""
     loaded.methodSection.onMethod(1)
     loaded.ui.bankEdit.setCurrentPath(str(tmp_path / "bank"))
     settled(host, loaded)
-    yield loaded
-    forget(host, loaded)
+    return loaded
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +48,7 @@ def grown(host, loaded, bank_folder, tmp_path):  # noqa: F811
     loaded.methodSection.onMethod(1)
     loaded.ui.bankEdit.setCurrentPath(str(tmp_path / "bank"))
     settled(host, loaded)
-    yield loaded
-    forget(host, loaded)
+    return loaded
 
 
 def test_the_bank_belongs_to_vessa_and_each_run_makes_its_own_without_a_folder(loaded):

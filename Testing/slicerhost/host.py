@@ -97,7 +97,7 @@ class Host:
         return picture
 
     def reset(self) -> None:
-        """Between tests: unload scripted modules, close the scene, forget what the fakes have recorded."""
+        """Between tests: unload scripted modules, close the scene, forget settings and what the fakes have recorded."""
         import slicer
 
         from slicerhost.modules import ScriptedModule
@@ -109,6 +109,7 @@ class Host:
             if widget is not self.window:
                 widget.close()
         slicer.mrmlScene.Clear(0)
+        self.app.userSettings().clear()  # they outlive a panel, as in Slicer, but no test may hang on another's
         self.packaging.reset()
         self.set_testing(True)
         self.app._exit_code = None
