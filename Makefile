@@ -25,8 +25,10 @@ lint: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+# Two processes; all tests of a file in one. TESTS_AT_ONCE=0 runs them one after another in this process.
+TESTS_AT_ONCE ?= 2
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 
 # The panel with real results in the four views, rendered offscreen by the stand-in for Slicer.
 screenshot: install
