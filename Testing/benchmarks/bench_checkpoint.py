@@ -38,8 +38,12 @@ SIZES = {"0.5 to 2 % of a slice": (0.005, 0.02), "2 to 8 %": (0.02, 0.08), "8 to
 SEED = 20261121  # no training draws from it: training seeds are hashes of other names
 
 
-def draw_cohort(index: int):
-    """Images and masks of a structure, (5, K, J, I) each, the last one unlabelled; and what kind of subject it is."""
+def draw_cohort(index: int, *, distinct: bool = False):
+    """Images and masks of a structure, (5, K, J, I) each, the last one unlabelled; and what kind of subject it is.
+
+    Args:
+        distinct: Every structure has a brightness of its own, as in simpler generators: a tissue says what it is.
+    """
     change, family = CHANGES[index % 3], FAMILIES[index // 3 % 3]
     smallest, largest = list(SIZES.values())[(index + index // 3) % 3]  # a Latin square of contrast, family and size
     usable = []
@@ -57,7 +61,7 @@ def draw_cohort(index: int):
         if usable:
             break
     masks = usable[rng.integers(len(usable))]
-    contrast = draw_contrast(rng, anatomy.tissues, family)
+    contrast = draw_contrast(rng, anatomy.tissues, family, distinct=distinct)
     contrasts = [related_contrast(rng, contrast, anatomy.tissues, "same") for _ in (*LABELLED, 0)]
     contrasts.append(related_contrast(rng, contrast, anatomy.tissues, change))
     every = np.arange(labels[0].shape[0])
@@ -66,9 +70,9 @@ def draw_cohort(index: int):
     return images, masks.numpy(), {"change": change, "family": family, "size": float(area[area > 0].mean())}
 
 
-def evaluate(engine: TffsEngine, image_size: int, index: int, insertions: int) -> dict:
+def evaluate(engine: TffsEngine, image_size: int, index: int, insertions: int, *, distinct: bool = False) -> dict:
     """Dice of one subject for each number of labelled cases, with one and with all insertions."""
-    images, masks, row = draw_cohort(index)
+    images, masks, row = draw_cohort(index, distinct=distinct)
 
     def encoded(image: np.ndarray):
         volume = Volume(image[None].astype(np.float32), Geometry(image.shape, np.eye(4)))
@@ -126,12 +130,16 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=24)
     parser.add_argument("--insertions", type=int, default=5)
     parser.add_argument("--precision", default="exact")
+    parser.add_argument("--distinct", action="store_true", help="every structure has a brightness of its own: easy")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     loaded = load_sam2(given.weights)
     engine = TffsEngine(loaded.model, TffsOptions(precision=given.precision))
     numbers = range(given.subjects)
-    rows = [evaluate(engine, loaded.image_size, index, given.insertions) for index in track(numbers, "Subjects")]
+    rows = [
+        evaluate(engine, loaded.image_size, index, given.insertions, distinct=given.distinct)
+        for index in track(numbers, "Subjects")
+    ]
     if given.json:
         given.json.write_text(json.dumps({"sha256": loaded.sha256, "rows": rows}, indent=1))
     show(rows, given.insertions)
