@@ -6,35 +6,58 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-__all__ = ["BankContent", "bank_summary", "grow_steps", "has_bank", "read_bank_steps", "remove_steps", "sources"]
+__all__ = [
+    "BankContent",
+    "bank_state",
+    "bank_summary",
+    "grow_steps",
+    "has_templates",
+    "read_bank_steps",
+    "remove_steps",
+    "sources",
+]
 
-BankContent = namedtuple("BankContent", "features templates")
-"""What a bank was indexed by, and its templates."""
+BankContent = namedtuple("BankContent", "features templates damaged problem")
+"""What a bank was indexed by, its templates, what is wrong with which of them, and that in a sentence or nothing."""
 
 _SCRIPT = Path(__file__).resolve().parent.parent / "Scripts" / "grow_bank.py"
 _LONGEST_ID = 40  # of a case, so that the ids of its slices stay short enough for file names
 
 
-def has_bank(folder):
-    """Whether a folder holds a bank."""
-    from SSLSegLib.vessa.bank_files import BANK
+def has_templates(folder):
+    """Whether there is anything in the folder of a bank."""
+    from SSLSegLib.vessa.bank_files import is_vacant
 
-    return (Path(folder) / BANK).is_file()
+    return not is_vacant(Path(folder))
+
+
+def bank_state(folder):
+    """Changes when files of a bank come, go or are written anew: quick to ask often."""
+    places = [Path(folder) / name for name in ("bank.json", "features.npy", "images", "masks")]
+    return [folder, *(place.stat().st_mtime_ns if place.exists() else None for place in places)]
 
 
 def read_bank_steps(folder):
     """What a bank holds; None where there is no bank yet. A generator; a disk may take its time.
 
     Raises:
-        CohortError: It cannot be read.
+        CohortError: The folder holds no bank, or one of which no template can be used.
     """
-    from SSLSegLib.vessa.bank_files import read_record
+    from SSLSegLib.vessa.bank_check import check_bank
     from SSLSegPanel.children import aside
 
-    if not has_bank(folder):
+    if not has_templates(folder):
         return None
-    record = yield from aside(read_record, Path(folder))
-    return BankContent(record.features, record.templates)
+    check = yield from aside(check_bank, Path(folder))
+    return BankContent(check.record.features, check.record.templates, check.damaged, _advice(check))
+
+
+def _advice(check):
+    """What is wrong with a bank, and what to do about it here."""
+    if not check.damaged:
+        return ""
+    todo = _("Select the marked templates in 2. Method, Template bank, and press Remove, or restore the folder.")
+    return f"{check.problem()} {todo}"
 
 
 def bank_summary(content):
@@ -89,6 +112,9 @@ def grow_steps(cases, choices, folder):
         )
     classes = classes_of([case for case, _node, _accepted in found], choices)
     refuse_other_files(Path(folder))  # said before any work
+    content = yield from read_bank_steps(folder)
+    if content is not None and content.problem:
+        raise SSLSegError(content.problem)
     folder, work = Path(folder), new_run_folder(Path(folder).parent / "adding")
     try:
         entries, accepted = [], []

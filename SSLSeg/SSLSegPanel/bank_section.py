@@ -6,7 +6,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from SSLSegPanel.bank import bank_summary, grow_steps, read_bank_steps, remove_steps, sources
+from SSLSegPanel.bank import bank_state, bank_summary, grow_steps, read_bank_steps, remove_steps, sources
 from SSLSegPanel.prepare import RunChoices
 from SSLSegPanel.session import Stepper, set_setting, show_error
 from SSLSegPanel.widgets import enable, put, show_folder, stretch
@@ -23,7 +23,7 @@ class BankSection:
     def __init__(self, ui, session):
         self.ui, self.session = ui, session
         self.work = Stepper()  # of its own: indexing takes a while, and results must not wait for it
-        self._content = None
+        self._content, self._seen = None, None
         stretch(ui.bankTable, 1, _ROW)
         ui.bankEdit.setCurrentPath(session.bank)
         ui.bankEdit.connect("currentPathChanged(QString)", self.onFolder)
@@ -40,15 +40,20 @@ class BankSection:
     def look(self):
         """Look again what is in the folder."""
         self.work.stop()
+        self._seen = bank_state(self.session.bank)
         if not self.session.usable or not self.session.bank:
             self._show(None)
             return
         self.work.start(read_bank_steps(self.session.bank), self._show, self._unreadable)
 
     def refresh(self):
-        """Enable what can be done, or say why not."""
+        """Enable what can be done, or say why not; look again where the files are others than before."""
         parameters = self.session.parameters
-        self.ui.bankBox.setVisible(parameters is not None and parameters.method == "vessa")
+        shown = parameters is not None and parameters.method == "vessa"
+        self.ui.bankBox.setVisible(shown)
+        if shown and self.session.bank and not self.work.busy and self._seen != bank_state(self.session.bank):
+            self.look()
+            return
         folder, busy = self.session.bank, _("Wait until the bank has been written.") if self.work.busy else ""
         nowhere = "" if folder else _("Name a folder for the bank first.")
         none = "" if sources(self.session.cases) else _("No case of the scene is labelled, accepted or corrected.")
@@ -60,19 +65,23 @@ class BankSection:
         there = "" if folder and Path(folder).is_dir() else _("There is no such folder yet.")
         enable(self.ui.openBankButton, nowhere or there)
 
-    def _show(self, content):
+    def _show(self, content, problem=""):
         self._content = content
         count = len(content.templates) if content is not None else 0
         self.ui.bankTable.setRowCount(0)
         self.ui.bankTable.setRowCount(count)
         if content is not None:
-            self.ui.bankLabel.text = bank_summary(content)
+            problem = content.problem
+            self.ui.bankLabel.text = problem or bank_summary(content)
             self.ui.bankLabel.toolTip = _("Indexed by: {features}").format(features=content.features)
             self.work.start(self._fill_steps(content), lambda nothing: self.refresh())
         elif self.session.bank:
-            self.ui.bankLabel.text = _("The bank is empty: add the cases of this scene.")
+            self.ui.bankLabel.text = problem or _("The bank is empty: add the cases of this scene.")
         else:
             self.ui.bankLabel.text = _("Each run makes a bank of its labelled cases.")
+        if self.session.bank_problem != problem:
+            self.session.bank_problem = problem
+            self.session.parameters_changed.emit()  # a run must wait, or need not any longer
         self.refresh()
 
     def _fill_steps(self, content):
@@ -80,15 +89,18 @@ class BankSection:
 
         origins = {"label": _("drawn"), "accepted": _("accepted")}
         for row, template in enumerate(content.templates):
-            put(self.ui.bankTable, row, 0, template.id, icon=str(picture_path(self.session.bank, template)))
+            damage = content.damaged.get(template.id, "")
+            icon = str(picture_path(self.session.bank, template))
+            put(self.ui.bankTable, row, 0, template.id, icon=icon, warn=bool(damage))
+            if damage:
+                self.ui.bankTable.item(row, 0).setToolTip(damage)
             put(self.ui.bankTable, row, 1, ", ".join(template.targets))
             put(self.ui.bankTable, row, 2, origins[template.origin])
             if row % _AT_ONCE == 0:
                 yield
 
     def _unreadable(self, error):
-        self._show(None)
-        self.ui.bankLabel.text = str(error)
+        self._show(None, str(error))
 
     def _chosen(self):
         """The ids of the selected templates."""
@@ -128,6 +140,7 @@ class BankSection:
             show_error(error, problem)
 
         def done(content):
+            self._seen = bank_state(self.session.bank)
             self._show(content)
             self.session.parameters_changed.emit()  # a run that waited for templates can start now
 

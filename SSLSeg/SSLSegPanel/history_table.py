@@ -5,7 +5,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SSLSegPanel import refinement
+from SSLSegPanel import label_history
 from SSLSegPanel.refine_texts import plot_title
 from SSLSegPanel.session import show_error
 from SSLSegPanel.training_plot import TrainingPlot
@@ -34,12 +34,14 @@ class HistoryTable:
     def refresh(self):
         """Show the history as it is on disk now, keeping the selection."""
         chosen = self._chosen()
-        self._labels = refinement.history(self.session.run) if self.session.usable else []
+        self._labels = label_history.history(self.session.run) if self.session.usable else []
         table = self.ui.roundsTable
         table.setRowCount(len(self._labels))
         for row, labels in enumerate(self._labels):
-            for column, text in enumerate((labels.name, labels.trained, labels.agreement, labels.time)):
+            for column, text in enumerate((labels.name, labels.made_from, labels.agreement, labels.time)):
                 put(table, row, column, text, align=qt.Qt.AlignCenter if column > 1 else None)
+                if labels.why:
+                    table.item(row, column).setToolTip(labels.why)
         table.clearSelection()
         names = [labels.name for labels in self._labels]
         if chosen is not None and chosen.name in names:
@@ -50,12 +52,12 @@ class HistoryTable:
         """Enable what can be done with the selected labels, and say why the rest cannot."""
         labels = self._chosen()
         none = _("Select a row of the table first") if self._labels else _("Nothing has been refined yet")
-        self.ui.loadRoundButton.enabled = labels is not None
+        self.ui.loadRoundButton.enabled = labels is not None and not labels.missing
         self.ui.loadRoundButton.toolTip = (
-            none if labels is None else _("Show the selected labels in place of the unreviewed ones")
+            none if labels is None else labels.missing or _("Show the selected labels in place of the unreviewed ones")
         )
         rounds = [each for each in self._labels if each.number]
-        later = labels is not None and any(_is_after(each, labels) for each in rounds)
+        later = labels is not None and any(label_history.is_after(each, labels) for each in rounds)
         running = self.section.running
         self.ui.rollBackButton.enabled = later and not running
         self.ui.rollBackButton.toolTip = (
@@ -92,7 +94,7 @@ class HistoryTable:
             self.session.results_changed.emit()
             show_error(error, _("The labels could not be shown."))
 
-        steps = refinement.load_labels_steps(self.session.run, labels, self.session.cases)
+        steps = label_history.load_labels_steps(self.session.run, labels, self.session.cases)
         self.session.stepper.start(steps, done, failed, said=self.section.say)
 
     def onRollBack(self, checked=False):
@@ -101,12 +103,12 @@ class HistoryTable:
             return
         with slicer.util.tryWithErrorDisplay(_("The rounds could not be undone.")):
             run = self.session.run
-            undone = refinement.roll_back(run, labels)
-            stale = [case for case in self.session.cases if refinement.shows_undone_round(run, case)]
+            undone = label_history.roll_back(run, labels)
+            stale = [case for case in self.session.cases if label_history.shows_undone_round(run, case)]
             self.section.say(_("Rounds undone: {n}. Their files are kept aside.").format(n=undone))
             self.session.run_changed.emit()
             if stale:  # nothing may show what is no longer there
-                steps = refinement.load_labels_steps(run, labels, stale)
+                steps = label_history.load_labels_steps(run, labels, stale)
                 self.session.stepper.start(steps, lambda count: self.session.results_changed.emit())
 
     def onPlot(self, checked=False):
@@ -114,10 +116,5 @@ class HistoryTable:
             training = self.section.training
             metrics = training.progress.metrics if training is not None else []
             kind = training.job.manifest.kind if training is not None else "selftraining"
-            reports = refinement.finished_rounds(refinement.last_training(self.session.run))
+            reports = label_history.finished_rounds(label_history.last_training(self.session.run))
             self.plot.show(metrics, reports, plot_title(kind))
-
-
-def _is_after(labels, other):
-    """Whether a round would be undone by going back to other labels."""
-    return other.number == 0 or (labels.folder == other.folder and labels.number > (other.number or labels.number))

@@ -6,7 +6,8 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from SSLSegPanel.dicom_export import name_algorithm
-from SSLSegPanel.refinement import SELF_TRAINING, finished_rounds, last_training
+from SSLSegPanel.label_history import finished_rounds, last_training
+from SSLSegPanel.refinement import SELF_TRAINING
 
 __all__ = ["apply_steps", "export_steps", "trained_round"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from SSLSegPanel import loading, model_use, refinement
+from SSLSegPanel import label_history, loading, model_use, refinement
 
 __all__ = ["PanelLogic"]
 
@@ -179,21 +179,22 @@ class PanelLogic:
     # Refinement
 
     refinementMethods = staticmethod(refinement.known_methods)
-    labelHistory = staticmethod(refinement.history)
-    rollBack = staticmethod(refinement.roll_back)
+    labelHistory = staticmethod(label_history.history)
+    rollBack = staticmethod(label_history.roll_back)
     trainedModel = staticmethod(model_use.trained_round)
     exportModelSteps = staticmethod(model_use.export_steps)
 
     def prepareRefinement(self, run, kind="selftraining", *, preset="quick", **options):
         """The job of a refinement of a finished run, not started; ``JobRun(job).start()`` starts it.
 
-        Options are those of :func:`SSLSegPanel.refinement.prepare`: ``rounds``, ``guide``, ``steps``.
+        Options are those of :func:`SSLSegPanel.refinement.prepare`: ``rounds``,
+        ``first_labels``, ``guide``, ``steps``.
         """
         return refinement.prepare(run, kind, preset=preset, device=self._device(), **options)
 
     def loadLabelsSteps(self, run, labels):
         """Show a state of :meth:`labelHistory` in place of unreviewed results."""
-        return refinement.load_labels_steps(run, labels, self.cases)
+        return label_history.load_labels_steps(run, labels, self.cases)
 
     def applyModelSteps(self, run, volumes):
         """Segment volumes with the trained model of a run."""

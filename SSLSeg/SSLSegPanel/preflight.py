@@ -2,7 +2,7 @@
 
 from slicer.i18n import tr as _
 
-from SSLSegPanel.bank import has_bank
+from SSLSegPanel.bank import has_templates
 from SSLSegPanel.progress import duration
 from SSLSegPanel.segment_classes import segment_names
 
@@ -30,8 +30,11 @@ def missing_for_run(session):
     problem = session.logic.weightsProblem(session.parameters.weights, session.weights_folder)
     if problem:
         found.append(problem)
-    if session.parameters.method == "vessa" and session.bank and not has_bank(session.bank):
-        found.append(_("The template bank is empty: add cases to it in 2. Method, or clear its folder."))
+    if session.parameters.method == "vessa" and session.bank:
+        if not has_templates(session.bank):
+            found.append(_("The template bank is empty: add cases to it in 2. Method, or clear its folder."))
+        elif session.bank_problem:
+            found.append(session.bank_problem)
     return found
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from SSLSegPanel import refinement
+from SSLSegPanel import label_history, refinement
 from SSLSegPanel.history_table import HistoryTable
 from SSLSegPanel.job_run import JobRun
-from SSLSegPanel.refine_texts import guide_label, method_label, preset_label, purpose
+from SSLSegPanel.refine_texts import first_labels_label, guide_label, method_label, preset_label, purpose
 from SSLSegPanel.session import UNIMATCH_PACKAGES, missing_packages, show_error
 from SSLSegPanel.widgets import enable, tell, timer
 
@@ -26,13 +26,15 @@ class RefineSection:
         self.ui, self.session = ui, session
         self.training = None
         self.attached = None  # called with a job that was attached; the widget sets it
-        self._rounds, self._stopping = 0, False
+        self._states, self._stopping = 0, False
         self.history = HistoryTable(ui, session, self)
         self._methods = refinement.known_methods() if session.usable else []
         for kind in self._methods:
             ui.refineMethodBox.addItem(method_label(kind))
         for preset in refinement.PRESETS:
             ui.refinePresetBox.addItem(preset_label(preset))
+        for choice in refinement.FIRST_LABELS:
+            ui.firstLabelsBox.addItem(first_labels_label(choice))
         for guide in refinement.GUIDES:
             ui.guideBox.addItem(guide_label(guide))
         self._timer = timer(_INTERVAL, self._look)
@@ -41,10 +43,12 @@ class RefineSection:
         ui.attachButton.connect("clicked(bool)", self.onAttach)
         ui.attachEdit.connect("currentPathChanged(QString)", self._show_attach)
         ui.refineMethodBox.connect("currentIndexChanged(int)", self._show_options)
+        ui.refinePresetBox.connect("currentIndexChanged(int)", self._show_preset)
         for signal in (session.run_changed, session.results_changed, session.setup_changed):
             signal.connect(self.refresh)
         ui.refineProgressBar.setVisible(False)
         ui.refineStatusLabel.setVisible(False)
+        self._show_preset()
         self._show_options()
         self._show_attach()
 
@@ -89,15 +93,23 @@ class RefineSection:
         )
         for name in ("refineMethodBox", "refinePresetBox", "roundsBox", "guideBox", "stepsBox"):
             getattr(self.ui, name).enabled = not running
+        given = refinement.why_given(self.session.run)
+        enable(self.ui.firstLabelsBox, _("Not while a training is running") if running else given)
         self.history.refresh()
 
     def _show_options(self, index=0):
         self_training = self.kind == "selftraining"
-        for widget in (self.ui.roundsLabel, self.ui.roundsBox):
+        for widget in (self.ui.roundsLabel, self.ui.roundsBox, self.ui.firstLabelsLabel, self.ui.firstLabelsBox):
             widget.setVisible(self_training)
         for widget in (self.ui.guideLabel, self.ui.guideBox, self.ui.stepsLabel, self.ui.stepsBox):
             widget.setVisible(self.kind is not None and not self_training)
         self.refresh()
+
+    def _show_preset(self, index=0):
+        """Choose what the preset begins with, as the command line does."""
+        if self.session.usable:
+            choice = refinement.preset_first_labels(refinement.PRESETS[self.ui.refinePresetBox.currentIndex])
+            self.ui.firstLabelsBox.setCurrentIndex(refinement.FIRST_LABELS.index(choice))
 
     def _show_attach(self, path=""):
         enable(self.ui.attachButton, "" if self.ui.attachEdit.currentPath else _("Name the folder of a job first."))
@@ -122,12 +134,16 @@ class RefineSection:
                 self.kind,
                 preset=preset,
                 rounds=self.ui.roundsBox.value,
+                first_labels=None if refinement.why_given(run) else self._first_labels(),
                 guide=refinement.GUIDES[self.ui.guideBox.currentIndex],
                 steps=self.ui.stepsBox.value or None,
                 device=self.session.device,
             )
             self.ui.refineButton.enabled = False
             self.session.stepper.start(steps, self.watch, self._not_started, said=self.say)
+
+    def _first_labels(self):
+        return refinement.FIRST_LABELS[self.ui.firstLabelsBox.currentIndex]
 
     def _not_started(self, error):
         self.say("")
@@ -137,7 +153,7 @@ class RefineSection:
     def watch(self, training):
         """Follow a training, whoever started it; None: there is none in this scene."""
         self.training, self._stopping = training, False
-        self._rounds = refinement.count_rounds(self.session.run)
+        self._states = label_history.count_states(self.session.run)
         if training is not None:
             if self.session.parameters is not None:
                 self.session.parameters.trainingFolder = str(training.job.folder)
@@ -157,12 +173,12 @@ class RefineSection:
             show_error(error, _("The training can no longer be followed."))
             return
         progress = self.training.progress
-        reports = refinement.finished_rounds(refinement.last_training(self.session.run))
-        rounds = refinement.count_rounds(self.session.run)
+        reports = label_history.finished_rounds(label_history.last_training(self.session.run))
+        states = label_history.count_states(self.session.run)
         self.history.plot.update(progress.metrics, reports)
         self._show_progress(running, progress)
-        if running and rounds != self._rounds:
-            self._rounds = rounds
+        if running and states != self._states:
+            self._states = states
             self.refresh()
             self.session.run_changed.emit()
         elif not running:

@@ -1,8 +1,16 @@
-"""What section 5 says about methods, presets and guides. No Qt."""
+"""What section 5 says about methods, presets, guides and first labels. No Qt."""
 
 from slicer.i18n import tr as _
 
-__all__ = ["guide_label", "method_label", "plot_title", "preset_label", "purpose"]
+__all__ = [
+    "first_labels_from",
+    "first_labels_label",
+    "guide_label",
+    "method_label",
+    "plot_title",
+    "preset_label",
+    "purpose",
+]
 
 
 def method_label(kind):
@@ -23,6 +31,25 @@ def guide_label(guide):
         "none": _("None: its own teacher only"),
         "sam2": _("SAM 2, prompted by the teacher"),
     }[guide]
+
+
+def first_labels_label(choice):
+    return {
+        "best": _("Best: tried on the labelled cases"),
+        "given": _("Given: the pseudo-labels of the run"),
+    }[choice]
+
+
+def first_labels_from(choice):
+    """What first labels were made from, class by class; shorter where it is the same for all."""
+    from SSLSegLib.selftraining.choice import PARTS
+
+    parts = {part: name for name, part in PARTS.items()}
+    words = {"given": _("pseudo-labels"), "mean": _("mean of both"), "networks": _("networks")}
+    made = {segment: words[parts[part]] for segment, part in choice.parts.items()}
+    if len(set(made.values())) == 1:
+        return next(iter(made.values()))
+    return ", ".join(f"{segment}: {each}" for segment, each in made.items())
 
 
 def purpose(kind):

@@ -152,6 +152,7 @@ class Session:
         logic: The module's logic.
         parameters: The scene's :class:`PanelParameters`, None only while a scene is being closed.
         run: The job that runs or ran last, or None.
+        bank_problem: What is wrong with the template bank, as it was last looked at; empty where nothing is.
         cases_changed, run_changed, results_changed, parameters_changed, setup_changed: Signals.
     """
 
@@ -159,6 +160,7 @@ class Session:
         self.logic = logic
         self.parameters = None
         self.run = None
+        self.bank_problem = ""
         self.stepper = Stepper()
         self.cases_changed, self.run_changed, self.results_changed = Signal(), Signal(), Signal()
         self.parameters_changed, self.setup_changed = Signal(), Signal()

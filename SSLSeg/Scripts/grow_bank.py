@@ -12,6 +12,7 @@ from pathlib import Path
 def main(path):
     from SSLSegLib.cases.cohort import Cohort
     from SSLSegLib.jobs.vessa import load_features
+    from SSLSegLib.vessa.bank_check import require_whole
     from SSLSegLib.vessa.bank_files import BANK, refuse_other_files
     from SSLSegLib.vessa.slices import CohortSlices
     from SSLSegLib.vessa.templates import TemplateBank, chosen_slices
@@ -19,7 +20,10 @@ def main(path):
     choices = json.loads(Path(path).read_text(encoding="utf-8"))
     folder, accepted = Path(choices["bank"]), set(choices["accepted"])
     refuse_other_files(folder)
-    bank = TemplateBank.load(folder) if (folder / BANK).is_file() else None
+    bank = None
+    if (folder / BANK).is_file():
+        require_whole(folder)
+        bank = TemplateBank.load(folder)
     cohort = Cohort.load(Path(choices["cohort"]))
     features = load_features(None, choices["weights"], None, choices["device"])
     if bank is not None:

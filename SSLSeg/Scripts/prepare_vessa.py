@@ -13,6 +13,7 @@ def main(path):
     from SSLSegLib.cases.cohort import Cohort
     from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.vessa import load_features, vessa_manifest
+    from SSLSegLib.vessa.bank_check import require_whole
     from SSLSegLib.vessa.options import VessaOptions
     from SSLSegLib.vessa.slices import CohortSlices
     from SSLSegLib.vessa.templates import TemplateBank, chosen_slices
@@ -20,6 +21,7 @@ def main(path):
     choices = json.loads(Path(path).read_text(encoding="utf-8"))
     cohort, bank = Cohort.load(Path(choices["cohort"])), Path(choices["bank"])
     if choices.get("source"):  # a copy: the run stays what it was when the bank grows
+        require_whole(Path(choices["source"]))
         _checked(TemplateBank.load(Path(choices["source"])), cohort).save(bank)
     else:
         features = load_features(None, choices["weights"], None, choices["device"])

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -24,16 +24,15 @@ from SSLSegLib.commands.shared import (
     console,
     load_checked_cohort,
 )
+from SSLSegLib.commands.vessa_bank import ModelOption, bank
 from SSLSegLib.commands.vessa_training import DinoOption, Sam2Option, train
-
-if TYPE_CHECKING:
-    from SSLSegLib.vessa.features import Features
 
 __all__ = ["app"]
 
 app = typer.Typer(
     help="VESSA: template-guided segmentation with a vision-language model and SAM2's memory.", no_args_is_help=True
 )
+app.command()(bank)
 app.command()(train)
 
 WITHOUT_VLM = (
@@ -41,9 +40,6 @@ WITHOUT_VLM = (
     "There are no public VESSA weights; train your own with `vessa train`."
 )
 
-ModelOption = Annotated[
-    Path | None, typer.Option(help="Folder of a trained VESSA. Without it: --sam2 in the mode 'without VLM'.")
-]
 BankOption = Annotated[Path, typer.Option("--bank", help="Folder of the template bank (see `vessa bank`).")]
 WithoutVlmOption = Annotated[
     bool, typer.Option("--without-vlm", help="Run a trained VESSA without its language model.")
@@ -56,44 +52,6 @@ class Templates(StrEnum):
     mean = "mean"
     sample = "sample"
     best = "best"
-
-
-@app.command()
-def bank(
-    cohort: CohortArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bank.")],
-    model: ModelOption = None,
-    sam2: Sam2Option = BUNDLED,
-    dino: DinoOption = None,
-    per_class: Annotated[
-        int | None, typer.Option(min=1, help="Slices for each class, evenly spread. Default: all that hold one.")
-    ] = None,
-    accepted: Annotated[
-        Path | None, typer.Option(help="A pseudo-labelling job: its accepted and corrected cases join the bank.")
-    ] = None,
-    device: DeviceOption = "auto",
-    resample_labels: ResampleOption = False,
-) -> None:
-    """Make a template bank of the labelled cases of a cohort, or let the bank in that folder grow."""
-    from SSLSegLib.jobs.vessa import load_features
-    from SSLSegLib.vessa.bank_files import refuse_other_files
-    from SSLSegLib.vessa.slices import CohortSlices
-    from SSLSegLib.vessa.templates import BANK, TemplateBank, chosen_slices
-
-    refuse_other_files(out)  # said before any work
-    checked = load_checked_cohort(cohort, resample_labels=resample_labels, unlabelled=0)
-    features = load_features(model, sam2, dino, device)
-    with console.status("Reading labelled cases"):
-        slices = CohortSlices(checked)
-        made = TemplateBank.of(slices, features, chosen_slices(slices, per_class))
-        if accepted is not None:
-            made = _with_accepted(made, checked, accepted, features, per_class)
-        if (out / BANK).is_file():
-            made = TemplateBank.load(out).grown(made)
-        made.save(out)
-    held = {name: sum(name in each.targets for each in made.templates) for name in _names(checked)}
-    shown = ", ".join(f"{name} in {count}" for name, count in held.items())
-    console.print(f"{len(made)} templates ({shown}): {out}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -123,7 +81,7 @@ def segment(
     scene: SceneOption = True,
 ) -> None:
     """Pseudo-label every unlabelled case of a cohort by VESSA."""
-    from SSLSegLib.jobs.vessa import vessa_manifest
+    from SSLSegLib.jobs.vessa import require_parts, vessa_manifest
     from SSLSegLib.vessa.options import VessaOptions
 
     options = VessaOptions(
@@ -134,6 +92,7 @@ def segment(
         threshold=threshold,
         largest_component=not keep_all_components,
     )
+    require_parts(model, templates)
     if model is None:
         console.print(WITHOUT_VLM, style="yellow", highlight=False)
     checked = load_checked_cohort(cohort, resample_labels=resample_labels, output=out)
@@ -180,6 +139,7 @@ def guide(
 ) -> None:
     """Train a specialist by UniMatch v2 with VESSA as its guide (stage 2), and label the unlabelled cases by it."""
     from SSLSegLib.jobs.specialist import WORK
+    from SSLSegLib.jobs.vessa import require_parts
     from SSLSegLib.jobs.vessa_guided import guided_manifest
     from SSLSegLib.unimatch.options import Prompting
     from SSLSegLib.vessa.guide import GuidedOptions
@@ -193,6 +153,7 @@ def guide(
         feedback=feedback,
         prompting=Prompting(start=start),
     )
+    require_parts(model, templates)
     if model is None:
         console.print(WITHOUT_VLM, style="yellow", highlight=False)
     checked = load_checked_cohort(cohort, resample_labels=resample_labels, output=out)
@@ -212,20 +173,3 @@ def guide(
         scene=scene,
     )
     run_manifest(out, manifest, model=f"{WORK}/model")
-
-
-def _with_accepted(made: Any, cohort: Any, job: Path, features: "Features", per_class: int | None) -> Any:
-    """The bank, and slices of the cases of a job whose labels a person has accepted or corrected."""
-    from SSLSegLib.vessa.slices import CohortSlices, accepted_cases
-    from SSLSegLib.vessa.templates import TemplateBank, chosen_slices
-
-    cases = accepted_cases(cohort, job)
-    if not cases:
-        console.print(f"No case of {job} has been accepted or corrected.", style="yellow", highlight=False)
-        return made
-    slices = CohortSlices(cohort, cases)
-    return made.grown(TemplateBank.of(slices, features, chosen_slices(slices, per_class), origin="accepted"))
-
-
-def _names(cohort: Any) -> list[str]:
-    return [each.name for each in cohort.classes]

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from SSLSegLib.vessa.saving import LoadedVessa
     from SSLSegLib.vessa.templates import TemplateBank
 
-__all__ = ["KIND", "VessaParameters", "load_bank", "load_features", "load_parts", "vessa_manifest"]
+__all__ = [
+    "KIND",
+    "VessaParameters",
+    "load_bank",
+    "load_features",
+    "load_parts",
+    "preflight",
+    "require_parts",
+    "vessa_manifest",
+]
 
 
 class VessaParameters(CohortParameters):
@@ -113,6 +122,21 @@ def vessa_manifest(
     )
 
 
+def require_parts(model: Path | None, bank: Path) -> None:
+    """Refuse a model or a bank that a job would fail on, before any work and without reading either.
+
+    Raises:
+        WeightsError: The folder holds no VESSA.
+        CohortError: There is no bank, or it is damaged.
+    """
+    from SSLSegLib.vessa.bank_check import require_whole
+    from SSLSegLib.vessa.saving import require_vessa
+
+    if model is not None:
+        require_vessa(model)
+    require_whole(bank)
+
+
 def load_parts(
     model: str | Path | None, sam2: str | None, dino: str | Path | None, device: str, *, language: bool = True
 ) -> "tuple[LoadedVessa, Features]":
@@ -166,6 +190,18 @@ def load_bank(parameters: VessaParameters) -> "TemplateBank":
     return bank
 
 
+def preflight(job: Job, progress: Progress) -> None:
+    """Template bank and cases can be used; where nothing is left to label by the bank it is not asked for."""
+    from SSLSegLib.jobs.specialist import is_trained
+    from SSLSegLib.vessa.bank_check import require_whole
+
+    parameters: VessaParameters = job.manifest.checked_parameters()  # type: ignore[assignment]
+    ids = [case.id for case in parameters.loaded_cohort().unlabelled]
+    if len(job.finished(ids)) < len(ids) and not is_trained(job):
+        require_whole(Path(parameters.bank))
+    check_cases(job, progress)
+
+
 def run(job: Job, progress: Progress) -> None:
     """Pseudo-label what is not finished yet, then write the report and the scene."""
     cohort = job.manifest.checked_parameters().loaded_cohort()
@@ -199,4 +235,4 @@ def _label(labelling: Labelling) -> None:
     )
 
 
-KIND = JobKind("vessa", VessaParameters, check_cases, run)
+KIND = JobKind("vessa", VessaParameters, preflight, run)

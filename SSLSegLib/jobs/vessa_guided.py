@@ -12,10 +12,10 @@ from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.inputs import weights_input
 from SSLSegLib.jobs.kinds import JobKind
-from SSLSegLib.jobs.labelling import Labelling, check_cases, label_cases
+from SSLSegLib.jobs.labelling import Labelling, label_cases
 from SSLSegLib.jobs.manifest import Manifest
 from SSLSegLib.jobs.specialist import label_by_specialist
-from SSLSegLib.jobs.vessa import VessaParameters, load_bank, load_parts, vessa_manifest
+from SSLSegLib.jobs.vessa import VessaParameters, load_bank, load_parts, preflight, vessa_manifest
 from SSLSegLib.progress import Progress
 from SSLSegLib.unimatch.folders import UniMatchFolder
 from SSLSegLib.vessa.options import VessaOptions
@@ -96,4 +96,4 @@ def _label(labelling: Labelling) -> None:
     label_by_specialist(labelling, parameters.device, train)
 
 
-KIND = JobKind("vessa-unimatch", GuidedParameters, check_cases, run)
+KIND = JobKind("vessa-unimatch", GuidedParameters, preflight, run)

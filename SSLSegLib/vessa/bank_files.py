@@ -28,11 +28,15 @@ __all__ = [
     "BankContent",
     "BankRecord",
     "Template",
+    "is_vacant",
+    "mask_paths",
     "picture_path",
     "read_bank",
+    "read_features",
     "read_record",
     "refuse_other_files",
     "remove_templates",
+    "unreadable",
     "write_bank",
 ]
 
@@ -81,6 +85,12 @@ class BankContent(NamedTuple):
     features_name: str
 
 
+def is_vacant(folder: Path) -> bool:
+    """Whether a bank can be made in a folder: it is not there, or empty but for what an interrupted try has left."""
+    folder = Path(folder)
+    return not folder.exists() or (folder.is_dir() and all(entry.name == _PART for entry in folder.iterdir()))
+
+
 def refuse_other_files(folder: Path) -> None:
     """A bank goes into a new or an empty folder, or into one that holds a bank.
 
@@ -88,9 +98,7 @@ def refuse_other_files(folder: Path) -> None:
         CohortError: The folder holds something else; its ``images/`` are somebody's.
     """
     folder = Path(folder)
-    if not folder.exists() or (folder / BANK).is_file():
-        return
-    if not folder.is_dir() or any(entry.name != _PART for entry in folder.iterdir()):
+    if not (folder / BANK).is_file() and not is_vacant(folder):
         raise CohortError(
             f"{folder} is not empty and holds no template bank.",
             remedy="Choose another folder with --out. Nothing was changed.",
@@ -119,7 +127,7 @@ def write_bank(folder: Path, content: BankContent) -> None:
 def _write_into(folder: Path, content: BankContent) -> None:
     for template, picture, masks in zip(content.templates, content.pictures, content.masks, strict=True):
         _write_png(picture_path(folder, template), picture)
-        for target, path in _mask_paths(folder, template).items():
+        for target, path in mask_paths(folder, template).items():
             _write_png(path, masks[target].astype(np.uint8) * 255)
     _write_index(folder, content.templates, content.features, content.features_name)
 
@@ -142,17 +150,15 @@ def read_bank(folder: Path) -> BankContent:
         record = _checked_record(folder)
         pictures = [_read_png(picture_path(folder, each), "RGB") for each in record.templates]
         masks = [
-            {target: _read_png(path, "L") > 0 for target, path in _mask_paths(folder, each).items()}
+            {target: _read_png(path, "L") > 0 for target, path in mask_paths(folder, each).items()}
             for each in record.templates
         ]
-        features = np.load(folder / "features.npy", allow_pickle=False)
-        if features.ndim != 2 or len(features) != len(record.templates):
-            raise ValueError("the features are not those of the templates")
+        features = read_features(folder, record)
         for picture, of_it in zip(pictures, masks, strict=True):
             if any(mask.shape != picture.shape[:2] for mask in of_it.values()):
                 raise ValueError("a mask is not of the size of its image")
     except (OSError, ValueError, ValidationError) as error:
-        raise _unreadable(folder, error) from error
+        raise unreadable(folder, error) from error
     return BankContent(record.templates, pictures, masks, features, record.features)
 
 
@@ -165,7 +171,24 @@ def read_record(folder: Path) -> BankRecord:
     try:
         return _checked_record(Path(folder))
     except (OSError, ValueError, ValidationError) as error:
-        raise _unreadable(Path(folder), error) from error
+        raise unreadable(Path(folder), error) from error
+
+
+def read_features(folder: Path, record: BankRecord) -> np.ndarray:
+    """The vectors of a bank's templates.
+
+    Raises:
+        OSError, ValueError: They are missing, damaged, or not those of the templates.
+    """
+    try:
+        features = np.load(Path(folder) / "features.npy", allow_pickle=False)
+    except (EOFError, ValueError) as error:
+        raise ValueError("features.npy is damaged") from error
+    if features.ndim != 2 or len(features) != len(record.templates) or features.dtype.kind != "f":
+        raise ValueError("features.npy is not that of its templates")
+    if not np.isfinite(features).all():
+        raise ValueError("features.npy holds numbers that are none")
+    return np.asarray(features)
 
 
 def picture_path(folder: Path, template: Template) -> Path:
@@ -176,6 +199,8 @@ def picture_path(folder: Path, template: Template) -> Path:
 def remove_templates(folder: Path, identifiers: Collection[str]) -> int:
     """Take templates out of a bank on disk, with their pictures and masks. Returns how many are left.
 
+    Pictures are not looked at, so that damaged templates can be taken out too.
+
     Args:
         folder: The bank's.
         identifiers: Of templates; such as are not there are passed over.
@@ -184,18 +209,22 @@ def remove_templates(folder: Path, identifiers: Collection[str]) -> int:
         CohortError: The bank cannot be read, or nothing would be left of it: nothing is changed then.
     """
     folder = Path(folder)
-    content = read_bank(folder)
-    kept = [index for index, each in enumerate(content.templates) if each.id not in identifiers]
-    gone = [each for each in content.templates if each.id in identifiers]
+    record = read_record(folder)
+    try:
+        features = read_features(folder, record)
+    except (OSError, ValueError) as error:
+        raise unreadable(folder, error) from error
+    kept = [index for index, each in enumerate(record.templates) if each.id not in identifiers]
+    gone = [each for each in record.templates if each.id in identifiers]
     if not kept:
         raise CohortError(
             "No template would be left in the bank.", remedy="Delete its folder instead, or leave one of them."
         )
     if not gone:
         return len(kept)
-    _write_index(folder, [content.templates[index] for index in kept], content.features[kept], content.features_name)
+    _write_index(folder, [record.templates[index] for index in kept], features[kept], record.features)
     for template in gone:  # afterwards: a picture that no template names does no harm
-        for path in (picture_path(folder, template), *_mask_paths(folder, template).values()):
+        for path in (picture_path(folder, template), *mask_paths(folder, template).values()):
             path.unlink(missing_ok=True)
     return len(kept)
 
@@ -207,13 +236,14 @@ def _checked_record(folder: Path) -> BankRecord:
     return record
 
 
-def _mask_paths(folder: Path, template: Template) -> dict[str, Path]:
+def mask_paths(folder: Path, template: Template) -> dict[str, Path]:
     """Target -> file of its mask."""
     places = enumerate(template.targets)
-    return {target: folder / "masks" / f"{template.id}.{number}.png" for number, target in places}
+    return {target: Path(folder) / "masks" / f"{template.id}.{number}.png" for number, target in places}
 
 
-def _unreadable(folder: Path, error: Exception) -> CohortError:
+def unreadable(folder: Path, error: Exception) -> CohortError:
+    """The error about a bank that cannot be read, for people."""
     if isinstance(error, FileNotFoundError):
         return CohortError(
             f"{folder} is no whole template bank: {Path(error.filename or '').name} is missing.",

@@ -6,10 +6,11 @@ from SSLSegLib.cases.reading import read_label_file
 from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label
 from SSLSegLib.pseudolabels.storage import load_pseudo_label, read_result
+from SSLSegLib.selftraining.choice import Choice
 from SSLSegLib.selftraining.folders import WorkFolder
 from SSLSegLib.selftraining.report import RoundReport, write_report
 
-__all__ = ["plot_curves", "quiet", "results_of", "segment_masks", "texts", "write_rounds"]
+__all__ = ["plot_curves", "quiet", "results_of", "segment_masks", "texts", "write_first_labels", "write_rounds"]
 
 
 def texts(table):
@@ -57,13 +58,7 @@ def write_rounds(job, count, cases, folder="selftraining"):
     work = WorkFolder(job / folder)
     for number in range(1, count + 1):
         target = work.round(number)
-        for case in cases:
-            record = read_result(job / "results" / case)
-            label = read_label_file(job / "results" / case / "labels.nii.gz", record.classes)
-            array = label.array.copy()
-            array[0, 0, 0] = number
-            path = target.predictions / f"{case}.nii.gz"
-            write_label(path, LabelMap(array, record.geometry), record.classes, reference=record.geometry)
+        _write_predictions(job, target.predictions, cases, number)
         report = RoundReport(
             name=f"round {number}",
             configuration="2d",
@@ -77,3 +72,25 @@ def write_rounds(job, count, cases, folder="selftraining"):
             seconds=10.0,
         )
         write_report(target.report, report)
+
+
+def write_first_labels(job, cases, parts, folder="selftraining"):
+    """What a choice of first labels leaves: of class 1 and 2 the networks' part, label 2 in the first voxel."""
+    work = WorkFolder(job / folder)
+    classes = {"class 1": parts[0], "class 2": parts[1]}
+    dice = {"given": {"c0": 0.5, "c1": 0.7}, "mean": {"c0": 0.8, "c1": 0.8}, "networks": {"c0": 0.6, "c1": 0.6}}
+    choice = Choice(parts=classes, dice=dict.fromkeys(classes, dice))
+    work.choice.parent.mkdir(parents=True, exist_ok=True)
+    work.choice.write_text(choice.model_dump_json(), encoding="utf-8")
+    if not choice.given:
+        _write_predictions(job, work.first.predictions, cases, 2)
+
+
+def _write_predictions(job, folder, cases, first_voxel):
+    for case in cases:
+        record = read_result(job / "results" / case)
+        label = read_label_file(job / "results" / case / "labels.nii.gz", record.classes)
+        array = label.array.copy()
+        array[0, 0, 0] = first_voxel
+        path = folder / f"{case}.nii.gz"
+        write_label(path, LabelMap(array, record.geometry), record.classes, reference=record.geometry)

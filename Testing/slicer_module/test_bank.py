@@ -157,3 +157,45 @@ def test_a_damaged_bank_is_told_in_the_panel(host, grown, tmp_path):  # noqa: F8
     settled(host, grown)
     assert "cannot be read" in grown.ui.bankLabel.text
     assert grown.ui.bankTable.rowCount == 0
+    assert not grown.ui.applyButton.enabled
+    assert "cannot be read" in grown.ui.applyButton.toolTip
+
+
+def test_a_damaged_template_is_told_marked_and_can_be_removed(host, grown, tmp_path, monkeypatch):  # noqa: F811
+    count = grown.ui.bankTable.rowCount
+    broken = read_record(tmp_path / "bank").templates[1].id
+    picture = tmp_path / "bank" / "images" / f"{broken}.png"
+    picture.unlink()
+    grown.session.cases_changed.emit()  # whatever comes next: nobody asks for the bank by name
+    settled(host, grown)
+    assert f"images/{broken}.png is missing" in grown.ui.bankLabel.text
+    assert "press Remove" in grown.ui.bankLabel.text
+    assert not grown.ui.applyButton.enabled
+    assert f"images/{broken}.png is missing" in grown.ui.applyButton.toolTip
+    assert grown.ui.bankTable.item(1, 0).toolTip() == f"images/{broken}.png is missing"
+    grown.ui.bankTable.selectRow(1)
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *_: True)
+    grown.ui.removeTemplatesButton.click()
+    settled(host, grown)
+    assert grown.ui.bankTable.rowCount == count - 1
+    assert "class 1 on" in grown.ui.bankLabel.text
+    assert grown.ui.applyButton.enabled
+
+
+def test_the_method_that_needs_no_bank_runs_beside_a_damaged_one(host, grown, tmp_path):  # noqa: F811
+    (tmp_path / "bank" / "features.npy").unlink()
+    grown.methodSection.bank.look()
+    settled(host, grown)
+    assert not grown.ui.applyButton.enabled
+    grown.methodSection.onMethod(0)
+    assert grown.ui.applyButton.enabled
+
+
+def test_cases_are_not_added_to_a_damaged_bank(host, grown, tmp_path, monkeypatch):  # noqa: F811
+    said = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: said.append(text))
+    next((tmp_path / "bank" / "masks").iterdir()).unlink()
+    grown.ui.growBankButton.click()
+    settled(host, grown)
+    assert "is missing" in said[0]
+    assert not list(tmp_path.glob("adding*"))

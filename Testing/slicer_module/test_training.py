@@ -1,9 +1,9 @@
 """Refinement with real nnU-Net in real child processes, on a tiny cohort: from the click to a model elsewhere."""
 
 import itertools
+import json
 import shutil
 import time
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +14,6 @@ from conftest import MODULE
 from helpers_module import plot_curves, quiet, segment_masks, texts
 
 from SSLSegLib.cases.reading import read_label_file
-from SSLSegLib.jobs import selftraining
-from SSLSegLib.jobs.selftraining import selftraining_manifest
 from SSLSegLib.pseudolabels.storage import read_result
 from SSLSegLib.selftraining.options import SelfTrainingOptions
 
@@ -32,12 +30,6 @@ def trained(slicer_host, inputs, batch_job, tmp_path_factory):
     of it, and the job is attached to again.
     """
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as during:  # to choose first labels takes another training
-        during.setattr(selftraining, "selftraining_manifest", partial(selftraining_manifest, first_labels="given"))
-        yield from _trained(slicer_host, batch_job, folder)
-
-
-def _trained(slicer_host, batch_job, folder):
     job = Path(shutil.copytree(batch_job, folder / "run"))
     slicer_host.reset()
     panel = slicer_host.load_module(MODULE)
@@ -45,6 +37,7 @@ def _trained(slicer_host, batch_job, folder):
     try:
         attach(slicer_host, panel, job)
         panel.ui.refinePresetBox.setCurrentIndex(0)
+        panel.ui.firstLabelsBox.setCurrentIndex(1)  # given: to choose them takes another training
         panel.ui.roundsBox.setValue(1)
         assert panel.ui.refineButton.enabled, panel.ui.refineLabel.text
         panel.ui.refineButton.click()
@@ -76,7 +69,7 @@ def _trained(slicer_host, batch_job, folder):
             training.kill()
     slicer_host.unload_module("SSLSeg")
     slicer.mrmlScene.Clear(0)
-    yield seen
+    return seen
 
 
 def stop_and_start(host, panel, seen):
@@ -134,6 +127,12 @@ def after_training(host, panel, trained, tmp_path):
     job = Path(shutil.copytree(trained.job, tmp_path / "run"))
     attach(host, panel, job)
     return panel
+
+
+def test_the_chosen_first_labels_are_those_of_the_training(trained):
+    options = json.loads((trained.job / "selftraining" / "settings.json").read_text())["options"]
+    assert "first_labels" not in options  # of given ones nothing is written down
+    assert not (trained.job / "selftraining" / "first").exists()
 
 
 def test_a_click_trains_in_a_process_that_outlives_the_panel(trained):
