@@ -20,12 +20,12 @@ from SSLSegLib.jobs.inputs import cohort_inputs, weights_input, with_absolute_pa
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check_cases, label_cases, threads_here
 from SSLSegLib.jobs.manifest import InputFile, Manifest
-from SSLSegLib.jobs.specialist import is_trained, label_by_specialist
+from SSLSegLib.jobs.specialist import is_trained, label_by_specialist, memory_told
 from SSLSegLib.progress import Progress
 from SSLSegLib.unimatch.decisions import trained_on
 from SSLSegLib.unimatch.folders import UniMatchFolder
 from SSLSegLib.unimatch.options import UniMatchOptions
-from SSLSegLib.weights.store import weights_file
+from SSLSegLib.weights.store import lasting_name, weights_file
 
 __all__ = ["KIND", "GuideSource", "UniMatchParameters", "unimatch_manifest"]
 
@@ -91,7 +91,7 @@ def unimatch_manifest(
         cohort=cohort.to_dict(),
         options=options.model_copy(update={"seed": seed}),
         guide=guide,
-        sam2=str(Path(sam2).absolute()) if sam2 and Path(sam2).is_file() else sam2,
+        sam2=None if sam2 is None else lasting_name(sam2),
         devices=tuple(devices),
         threads=threads or threads_here(),
         workers=workers,
@@ -133,8 +133,6 @@ def run(job: Job, progress: Progress) -> None:
 
 
 def _label(labelling: Labelling) -> None:
-    import torch
-
     job = labelling.job
     parameters: UniMatchParameters = job.manifest.checked_parameters()
 
@@ -153,13 +151,8 @@ def _label(labelling: Labelling) -> None:
             progress=labelling.progress,
         )
 
-    try:
+    with memory_told():
         label_by_specialist(labelling, parameters.devices[0], train_here)
-    except torch.OutOfMemoryError as error:
-        raise JobError(
-            "The device has too little memory for this training.",
-            remedy="Make a new job with a smaller --batch, --size or --preset, or on another device.",
-        ) from error
 
 
 KIND = JobKind("unimatch", UniMatchParameters, preflight, run)
