@@ -1,5 +1,6 @@
 """The specialist of a job: a network that is trained once, read again ever after, and labels the job's cases."""
 
+import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from SSLSegLib.unimatch.folders import RECORD, UniMatchFolder
 if TYPE_CHECKING:
     from SSLSegLib.unimatch.model import TrainedNetwork
 
-__all__ = ["WORK", "is_trained", "label_by_specialist", "memory_told", "remove_prepared"]
+__all__ = ["WORK", "is_trained", "label_by_specialist", "memory_told", "remove_prepared", "require_packages"]
 
 WORK = "unimatch"
 """Folder of the training inside the job."""
@@ -46,6 +47,17 @@ def label_by_specialist(labelling: Labelling, device: str, train: Callable[[UniM
     if network is None:
         raise JobError(f"The model in {where.model} cannot be read.", remedy="Check the disk and run the job again.")
     predict_cases(network, labelling.cohort, labelling.waiting(), labelling.keep, progress=labelling.progress)
+
+
+def require_packages() -> None:
+    """Refuse before any work where the packages of the training are not installed.
+
+    Raises:
+        JobError: Naming the first.
+    """
+    for package in ("accelerate", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise JobError(f"The Python package {package} is not installed.", remedy=f"Install {package}.")
 
 
 def remove_prepared(where: UniMatchFolder) -> None:

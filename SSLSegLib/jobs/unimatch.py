@@ -6,21 +6,19 @@ unimatch/training/   state to go on from, loss curve        unimatch/model/   th
 unimatch/slices/     prepared slices, while it trains       unimatch/processes/   logs of a training on several devices
 """
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from SSLSegLib.cases.cohort import Cohort
-from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.guide import GuideSource, guide_inputs, guide_source, refuse_wrong_guide
 from SSLSegLib.jobs.inputs import cohort_inputs, weights_input, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check_cases, label_cases, threads_here
 from SSLSegLib.jobs.manifest import InputFile, Manifest
-from SSLSegLib.jobs.specialist import is_trained, label_by_specialist, memory_told
+from SSLSegLib.jobs.specialist import is_trained, label_by_specialist, memory_told, require_packages
 from SSLSegLib.progress import Progress
 from SSLSegLib.unimatch.decisions import trained_on
 from SSLSegLib.unimatch.folders import UniMatchFolder
@@ -114,9 +112,7 @@ def unimatch_manifest(
 
 def preflight(job: Job, progress: Progress) -> None:
     """Everything that can be known to fail before work starts."""
-    for package in ("accelerate", "transformers"):
-        if importlib.util.find_spec(package) is None:
-            raise JobError(f"The Python package {package} is not installed.", remedy=f"Install {package}.")
+    require_packages()
     parameters: UniMatchParameters = job.manifest.checked_parameters()
     check_cases(job, progress, lambda cohort: trained_on(cohort, parameters.options, parameters.guide.decisions))
 

@@ -14,7 +14,7 @@ from SSLSegLib.jobs.inputs import weights_input
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import Labelling, check_cases, label_cases
 from SSLSegLib.jobs.manifest import Manifest
-from SSLSegLib.jobs.specialist import WORK, memory_told, remove_prepared
+from SSLSegLib.jobs.specialist import WORK, memory_told, remove_prepared, require_packages
 from SSLSegLib.jobs.vessa import VessaParameters, features_of, load_bank, load_model, vessa_manifest
 from SSLSegLib.progress import Progress
 from SSLSegLib.unimatch.folders import UniMatchFolder
@@ -61,6 +61,12 @@ def guided_manifest(
     return Manifest(kind="vessa-unimatch", seed=seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
 
 
+def preflight(job: Job, progress: Progress) -> None:
+    """As for pseudo-labels, and what trains must be installed: the language model may take minutes to load."""
+    require_packages()
+    check_cases(job, progress)
+
+
 def run(job: Job, progress: Progress) -> None:
     """Train from the last state there is, label what is not labelled yet, then write the report and the scene."""
     import torch
@@ -94,4 +100,4 @@ def _label(labelling: Labelling) -> None:
     remove_prepared(UniMatchFolder(work))
 
 
-KIND = JobKind("vessa-unimatch", GuidedParameters, check_cases, run)
+KIND = JobKind("vessa-unimatch", GuidedParameters, preflight, run)
