@@ -121,6 +121,7 @@ def run(job: Job, progress: Progress) -> None:
     """Train from the last state there is, label what is not labelled yet, then write the report and the scene."""
     import torch
 
+    require_packages()  # whoever has checked the cases already comes here without the pre-flight
     parameters: UniMatchParameters = job.manifest.checked_parameters()
     torch.set_num_threads(parameters.threads)
     cohort = parameters.loaded_cohort()
