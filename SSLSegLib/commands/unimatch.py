@@ -93,7 +93,7 @@ def unimatch(
     from SSLSegLib.jobs.unimatch import unimatch_manifest
 
     if guide is GuideChoice.vessa:
-        _refuse_for_vessa(bank, method, device, workers, test_cases, size)
+        _refuse_for_vessa(bank, method, device, workers, test_cases, size, guide_job)
         guided_by_vessa(
             cohort,
             bank,
@@ -112,6 +112,7 @@ def unimatch(
             scene=scene,
         )
         return
+    _refuse_without_vessa(guide, {"--bank": bank, "--vessa-model": vessa_model})
     options = _options(
         preset.value,
         method=method.value,
@@ -147,6 +148,7 @@ def _refuse_for_vessa(
     workers: int,
     test_cases: bool,
     size: int | None,
+    guide_job: Path | None,
 ) -> None:
     """What a training guided by VESSA needs and cannot do.
 
@@ -163,9 +165,26 @@ def _refuse_for_vessa(
         "--workers": workers > 0,
         "--test-cases": test_cases,
         "--size": size is not None,
+        "--guide-job": guide_job is not None,
     }
     if given := [name for name, is_given in refused.items() if is_given]:
         raise CohortError(f"--guide vessa does not go with {given[0]}.", remedy="Leave it out.")
+
+
+def _refuse_without_vessa(guide: GuideChoice, given: dict[str, Path | None]) -> None:
+    """VESSA's options with another guide would be of no effect, which nobody means.
+
+    Raises:
+        CohortError: Naming the first.
+    """
+    from SSLSegLib.errors import CohortError
+
+    for flag, value in given.items():
+        if value is not None:
+            raise CohortError(
+                f"{flag} is given, but the guide is '{guide.value}'.",
+                remedy=f"Add --guide vessa, or leave {flag} out.",
+            )
 
 
 def _options(preset: str, **changes: object) -> "UniMatchOptions":

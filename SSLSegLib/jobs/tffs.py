@@ -10,7 +10,7 @@ from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check
 from SSLSegLib.jobs.manifest import InputFile, Manifest
 from SSLSegLib.progress import Progress
 from SSLSegLib.tffs.options import TffsOptions
-from SSLSegLib.weights.store import weights_file
+from SSLSegLib.weights.store import lasting_name, weights_file
 
 __all__ = ["KIND", "TffsParameters", "tffs_manifest"]
 
@@ -54,7 +54,7 @@ def tffs_manifest(
     """
     parameters = TffsParameters(
         cohort=with_absolute_paths(cohort).to_dict(),
-        weights=weights,
+        weights=lasting_name(weights),
         options=options,
         device=device,
         threads=threads or threads_here(),

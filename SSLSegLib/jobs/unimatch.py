@@ -6,26 +6,24 @@ unimatch/training/   state to go on from, loss curve        unimatch/model/   th
 unimatch/slices/     prepared slices, while it trains       unimatch/processes/   logs of a training on several devices
 """
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from SSLSegLib.cases.cohort import Cohort
-from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.guide import GuideSource, guide_inputs, guide_source, refuse_wrong_guide
 from SSLSegLib.jobs.inputs import cohort_inputs, weights_input, with_absolute_paths
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check_cases, label_cases, threads_here
 from SSLSegLib.jobs.manifest import InputFile, Manifest
-from SSLSegLib.jobs.specialist import is_trained, label_by_specialist
+from SSLSegLib.jobs.specialist import is_trained, label_by_specialist, memory_told, require_packages
 from SSLSegLib.progress import Progress
 from SSLSegLib.unimatch.decisions import trained_on
 from SSLSegLib.unimatch.folders import UniMatchFolder
 from SSLSegLib.unimatch.options import UniMatchOptions
-from SSLSegLib.weights.store import weights_file
+from SSLSegLib.weights.store import lasting_name, weights_file
 
 __all__ = ["KIND", "GuideSource", "UniMatchParameters", "unimatch_manifest"]
 
@@ -91,7 +89,7 @@ def unimatch_manifest(
         cohort=cohort.to_dict(),
         options=options.model_copy(update={"seed": seed}),
         guide=guide,
-        sam2=str(Path(sam2).absolute()) if sam2 and Path(sam2).is_file() else sam2,
+        sam2=None if sam2 is None else lasting_name(sam2),
         devices=tuple(devices),
         threads=threads or threads_here(),
         workers=workers,
@@ -114,9 +112,7 @@ def unimatch_manifest(
 
 def preflight(job: Job, progress: Progress) -> None:
     """Everything that can be known to fail before work starts."""
-    for package in ("accelerate", "transformers"):
-        if importlib.util.find_spec(package) is None:
-            raise JobError(f"The Python package {package} is not installed.", remedy=f"Install {package}.")
+    require_packages()
     parameters: UniMatchParameters = job.manifest.checked_parameters()
     check_cases(job, progress, lambda cohort: trained_on(cohort, parameters.options, parameters.guide.decisions))
 
@@ -125,6 +121,7 @@ def run(job: Job, progress: Progress) -> None:
     """Train from the last state there is, label what is not labelled yet, then write the report and the scene."""
     import torch
 
+    require_packages()  # whoever has checked the cases already comes here without the pre-flight
     parameters: UniMatchParameters = job.manifest.checked_parameters()
     torch.set_num_threads(parameters.threads)
     cohort = parameters.loaded_cohort()
@@ -133,8 +130,6 @@ def run(job: Job, progress: Progress) -> None:
 
 
 def _label(labelling: Labelling) -> None:
-    import torch
-
     job = labelling.job
     parameters: UniMatchParameters = job.manifest.checked_parameters()
 
@@ -153,13 +148,8 @@ def _label(labelling: Labelling) -> None:
             progress=labelling.progress,
         )
 
-    try:
+    with memory_told():
         label_by_specialist(labelling, parameters.devices[0], train_here)
-    except torch.OutOfMemoryError as error:
-        raise JobError(
-            "The device has too little memory for this training.",
-            remedy="Make a new job with a smaller --batch, --size or --preset, or on another device.",
-        ) from error
 
 
 KIND = JobKind("unimatch", UniMatchParameters, preflight, run)

@@ -12,7 +12,7 @@ from SSLSegLib.jobs.labelling import CohortParameters, Labelling, Threads, check
 from SSLSegLib.jobs.manifest import InputFile, Manifest
 from SSLSegLib.progress import Progress
 from SSLSegLib.vessa.options import VessaOptions
-from SSLSegLib.weights.store import weights_file
+from SSLSegLib.weights.store import lasting_name, weights_file
 
 if TYPE_CHECKING:
     from SSLSegLib.vessa.features import Features
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 __all__ = [
     "KIND",
     "VessaParameters",
+    "features_of",
     "load_bank",
     "load_features",
-    "load_parts",
+    "load_model",
     "preflight",
     "require_parts",
     "vessa_manifest",
@@ -96,14 +97,15 @@ def vessa_manifest(
         raise CohortError("A VESSA job needs either a trained VESSA or SAM2 weights.", remedy="Give one of the two.")
     if model is not None:
         require_vessa(model)
-    inputs = {"bank": InputFile.of(bank / BANK)} if (bank / BANK).is_file() else {}
+    templates = TemplateBank.load(bank)
+    templates.require_targets([each.name for each in cohort.classes])
     parameters = VessaParameters(
         cohort=with_absolute_paths(cohort).to_dict(),
         bank=str(bank.absolute()),
-        bank_fingerprint=TemplateBank.load(bank).fingerprint(),
+        bank_fingerprint=templates.fingerprint(),
         model=None if model is None else str(model.absolute()),
         language=language,
-        sam2=sam2,
+        sam2=None if sam2 is None else lasting_name(sam2),
         dino=None if dino is None else str(dino.absolute()),
         options=options,
         device=device,
@@ -111,6 +113,7 @@ def vessa_manifest(
         report=report,
         scene=scene,
     )
+    inputs = {"bank": InputFile.of(bank / BANK)}
     inputs["weights"] = InputFile.of(weights_file(sam2) if model is None else model / RECORD)
     if dino is not None:
         inputs["dino"] = weights_input(dino, "--dino")
@@ -137,25 +140,38 @@ def require_parts(model: Path | None, bank: Path) -> None:
     require_whole(bank)
 
 
-def load_parts(
-    model: str | Path | None, sam2: str | None, dino: str | Path | None, device: str, *, language: bool = True
-) -> "tuple[LoadedVessa, Features]":
-    """The model, and the features that templates are found by.
+def load_model(parameters: VessaParameters, progress: Progress) -> "LoadedVessa":
+    """The VESSA of a manifest, on its device.
 
     Raises:
         WeightsError: Something is missing, damaged or does not fit.
     """
-    from SSLSegLib.vessa.features import dino_features, sam2_features
     from SSLSegLib.vessa.saving import load_vessa, without_language
 
-    vessa = without_language(sam2, device) if model is None else load_vessa(model, device, language=language)
+    progress("stage", stage="Loading the weights", total=None)
+    if parameters.model is None:
+        vessa = without_language(parameters.sam2, parameters.device)
+    else:
+        vessa = load_vessa(parameters.model, parameters.device, language=parameters.language)
+    progress("device", device=str(vessa.device), outcome=vessa.device_outcome)
+    return vessa
+
+
+def features_of(vessa: "LoadedVessa", dino: str | Path | None) -> "Features":
+    """What templates are found by: a DINOv2, or a model's own SAM2.
+
+    Raises:
+        WeightsError: The DINOv2 is missing, damaged or none.
+    """
+    from SSLSegLib.vessa.features import dino_features, sam2_features
+
     if dino is not None:
-        return vessa, dino_features(dino, device=vessa.device)
-    return vessa, sam2_features(vessa.model.segmenter.sam2)
+        return dino_features(dino, device=vessa.device)
+    return sam2_features(vessa.model.segmenter.sam2)
 
 
 def load_features(model: str | Path | None, sam2: str, dino: str | Path | None, device: str) -> "Features":
-    """Only the features that templates are found by; see :func:`load_parts`.
+    """Only the features that templates are found by, without the model they may belong to.
 
     Raises:
         WeightsError: Something is missing, damaged or does not fit.
@@ -217,11 +233,7 @@ def _label(labelling: Labelling) -> None:
     parameters: VessaParameters = manifest.checked_parameters()
     bank = load_bank(parameters)
     torch.set_num_threads(parameters.threads)
-    progress("stage", stage="Loading the weights", total=None)
-    vessa, features = load_parts(
-        parameters.model, parameters.sam2, parameters.dino, parameters.device, language=parameters.language
-    )
-    progress("device", device=str(vessa.device), outcome=vessa.device_outcome)
+    vessa = load_model(parameters, progress)
     segment_cohort(
         labelling.cohort,
         vessa,
@@ -229,7 +241,7 @@ def _label(labelling: Labelling) -> None:
         parameters.options,
         seed=manifest.seed,
         sink=labelling.keep,
-        features=features,
+        features=features_of(vessa, parameters.dino),
         progress=progress,
         skip=labelling.finished(),
     )

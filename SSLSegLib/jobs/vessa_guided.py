@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.jobs import vessa
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.inputs import weights_input
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import Labelling, label_cases
 from SSLSegLib.jobs.manifest import Manifest
-from SSLSegLib.jobs.specialist import label_by_specialist
-from SSLSegLib.jobs.vessa import VessaParameters, load_bank, load_parts, preflight, vessa_manifest
+from SSLSegLib.jobs.specialist import WORK, memory_told, remove_prepared, require_packages
+from SSLSegLib.jobs.vessa import VessaParameters, features_of, load_bank, load_model, vessa_manifest
 from SSLSegLib.progress import Progress
 from SSLSegLib.unimatch.folders import UniMatchFolder
 from SSLSegLib.vessa.options import VessaOptions
@@ -50,7 +51,10 @@ def guided_manifest(
     Raises:
         SSLSegError: Bank, weights or files of a case are missing.
     """
+    from SSLSegLib.vessa.templates import TemplateBank
+
     first = vessa_manifest(cohort, bank, options, seed=seed, **settings)
+    TemplateBank.load(bank).require_all_targets([each.name for each in cohort.classes])
     parameters = GuidedParameters.model_validate({**first.parameters, "training": {**training, "seed": seed}})
     inputs = dict(first.inputs)
     if (encoder := parameters.training.get("encoder_weights")) is not None:
@@ -58,10 +62,17 @@ def guided_manifest(
     return Manifest(kind="vessa-unimatch", seed=seed, parameters=parameters.model_dump(mode="json"), inputs=inputs)
 
 
+def preflight(job: Job, progress: Progress) -> None:
+    """As for pseudo-labels, and what trains must be installed: the language model may take minutes to load."""
+    require_packages()
+    vessa.preflight(job, progress)
+
+
 def run(job: Job, progress: Progress) -> None:
     """Train from the last state there is, label what is not labelled yet, then write the report and the scene."""
     import torch
 
+    require_packages()  # whoever has checked the cases already comes here without the pre-flight
     parameters: GuidedParameters = job.manifest.checked_parameters()
     torch.set_num_threads(parameters.threads)
     cohort = parameters.loaded_cohort()
@@ -69,31 +80,26 @@ def run(job: Job, progress: Progress) -> None:
 
 
 def _label(labelling: Labelling) -> None:
+    from SSLSegLib.pipelines import vessa_unimatch
+    from SSLSegLib.vessa.guide import GuidedOptions
+
     parameters: GuidedParameters = labelling.job.manifest.checked_parameters()
-    progress = labelling.progress
-
-    def train(where: UniMatchFolder) -> None:
-        from SSLSegLib.vessa.guide import GuidedOptions
-        from SSLSegLib.vessa.stage2 import train_guided
-
-        bank = load_bank(parameters)
-        progress("stage", stage="Loading the weights", total=None)
-        vessa, features = load_parts(
-            parameters.model, parameters.sam2, parameters.dino, parameters.device, language=parameters.language
-        )
-        progress("device", device=str(vessa.device), outcome=vessa.device_outcome)
-        train_guided(
+    work = labelling.job.folder / WORK
+    with memory_told():
+        vessa_unimatch(
             labelling.cohort,
-            where.path,
+            lambda: load_model(parameters, labelling.progress),
+            work,
             GuidedOptions.model_validate(parameters.training),
-            vessa,
-            bank,
-            features,
+            sink=labelling.keep,
+            bank=lambda: load_bank(parameters),
             segmenting=parameters.options,
-            progress=progress,
+            features=lambda loaded: features_of(loaded, parameters.dino),
+            device=parameters.device,
+            progress=labelling.progress,
+            skip=labelling.finished(),
         )
-
-    label_by_specialist(labelling, parameters.device, train)
+    remove_prepared(UniMatchFolder(work))
 
 
 KIND = JobKind("vessa-unimatch", GuidedParameters, preflight, run)

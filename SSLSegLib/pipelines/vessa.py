@@ -72,7 +72,7 @@ def vessa_unimatch(
     training: "GuidedOptions",
     *,
     sink: "Callable[[PseudoLabel], None]",
-    bank: "TemplateBank | None" = None,
+    bank: "TemplateBank | Callable[[], TemplateBank] | None" = None,
     segmenting: "VessaOptions | None" = None,
     features: "Callable[[LoadedVessa], Features] | None" = None,
     device: str = "auto",
@@ -92,7 +92,8 @@ def vessa_unimatch(
         work: Folder of the training (:class:`SSLSegLib.unimatch.folders.UniMatchFolder`).
         training: Of the specialist, with its seed.
         sink: Given each label the moment it is ready.
-        bank: Templates; all labelled slices that hold a class by default, as in the paper.
+        bank: Templates, or what gives them where there is still something to train; all labelled slices that hold a
+            class by default, as in the paper.
         segmenting: Candidates and temperature.
         features: By which templates are found; those of VESSA's SAM2 by default.
         device: Of the specialist when it labels; it trains where the VESSA lies.
@@ -124,14 +125,18 @@ def vessa_unimatch(
     try:
         specialist = load_model(where.model, device)
     except WeightsError:  # not trained yet, or not to the end
+        templates = bank() if callable(bank) else bank
         expert = vessa()
         found_by = sam2_features(expert.model.segmenter.sam2) if features is None else features(expert)
         # All labelled images and their masks are inserted into the template bank.
-        bank = bank or TemplateBank.of(CohortSlices(cohort, progress=progress), found_by)
+        if templates is None:
+            templates = TemplateBank.of(CohortSlices(cohort, progress=progress), found_by)
         # What VESSA needs of the unlabelled slices is computed once. Then in every step teacher and VESSA label the
         # weak views, the student learns from both on strong ones (equations 7 to 9), and the teacher's prediction goes
         # back to VESSA as its prompt.
-        train_guided(cohort, where.path, training, expert, bank, found_by, segmenting=segmenting, progress=progress)
+        train_guided(
+            cohort, where.path, training, expert, templates, found_by, segmenting=segmenting, progress=progress
+        )
         specialist = load_model(where.model, device)
     # At inference the specialist stands alone.
     waiting = [case for case in cohort.unlabelled if case.id not in skip]

@@ -89,6 +89,7 @@ def train(
 
     folders = _guides(cohort, options, guide_results, sam2)
     cohort = trained_on(cohort, options, read_decisions(folders, progress) if decisions is None else decisions)
+    _require_weights(UniMatchFolder(Path(folder)), options, sam2)
     devices = (device,) if isinstance(device, str) else tuple(device)
     task = TrainingTask(
         cohort=cohort.to_dict(),
@@ -129,6 +130,17 @@ def label_cases(
         save_pseudo_label(where.result(label.case_id), label, cohort.classes)
 
     predict_cases(model, cohort, [case for case in cases if not has_result(case)], keep, progress=progress)
+
+
+def _require_weights(where: UniMatchFolder, options: UniMatchOptions, sam2: str | Path | None) -> None:
+    """Read what the training starts from, and let go of it: a wrong file is told before anything is written."""
+    from SSLSegLib.unimatch.train import require_encoder
+
+    require_encoder(where.training, options)
+    if options.guide == "sam2":
+        from SSLSegLib.weights.loading import load_sam2
+
+        load_sam2(sam2)
 
 
 def _guides(

@@ -25,7 +25,7 @@ from SSLSegLib.unimatch.options import UniMatchOptions
 from SSLSegLib.unimatch.schedules import ema_ratio, poly, update_teacher
 from SSLSegLib.unimatch.step import StepLosses, step_losses
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "require_encoder"]
 
 STATE, SETTINGS, CURVE = "state.pt", "training.json", "curve.jsonl"
 STAGE = "Training"
@@ -221,6 +221,16 @@ class Trainer:
         }
         means = self.accelerator.reduce(torch.stack([each.detach().float() for each in said.values()]), "mean")
         return dict(zip(said, means.tolist(), strict=True))
+
+
+def require_encoder(folder: Path, options: UniMatchOptions) -> None:
+    """Refuse weights that do not fill the encoder, before slices are prepared; a training that was begun needs none.
+
+    Raises:
+        WeightsError: The file is missing, damaged, or made for another network.
+    """
+    if options.encoder_weights is not None and not (Path(folder) / STATE).is_file():
+        load_weights(SegmentationNetwork(options.network, classes=2), options.encoder_weights)
 
 
 def _fresh_network(options: UniMatchOptions, classes: int, *, pretrained: bool) -> SegmentationNetwork:

@@ -138,6 +138,7 @@ class TemplateSegmenter(nn.Module):
         if prompt is not None:
             sparse = torch.cat([sparse, prompt[:, None].to(sparse.dtype)], dim=1)
         heads = self._masks(
+            points,
             image_embeddings=attended,
             image_pe=sam2.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
@@ -151,13 +152,13 @@ class TemplateSegmenter(nn.Module):
             logits = torch.where(presence[:, :, None, None] > 0, logits, ABSENT)
         return Decoded(logits, presence.float())
 
-    def _masks(self, **inputs: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def _masks(self, points: dict[str, torch.Tensor] | None, **inputs: object) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, 1, 4h, 4w) and presence (B, 1)."""
         decoder = self.sam2.sam_mask_decoder
         if self.single_mask:
             masks, _, _, presence = decoder.predict_masks(**inputs)
             return masks[:, :1], presence
-        several = self.sam2._use_multimask(False, None)
+        several = self.sam2._use_multimask(False, points)  # a box leaves nothing to choose from
         masks, quality, _, presence = decoder(multimask_output=several, **inputs)
         best = quality.argmax(dim=1)
         return masks[torch.arange(len(masks), device=masks.device), best][:, None], presence

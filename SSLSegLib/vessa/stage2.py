@@ -10,7 +10,7 @@ from SSLSegLib.unimatch.data import StepBatches
 from SSLSegLib.unimatch.model import save_model
 from SSLSegLib.unimatch.run import UniMatchFolder
 from SSLSegLib.unimatch.slices import StackBuilder, cohort_pixel_mm
-from SSLSegLib.unimatch.train import Trainer
+from SSLSegLib.unimatch.train import Trainer, require_encoder
 from SSLSegLib.vessa.features import Features
 from SSLSegLib.vessa.guide import GuidedOptions, make_vessa_guide
 from SSLSegLib.vessa.options import VessaOptions
@@ -50,11 +50,16 @@ def train_guided(
         progress: Gets ``stage``, ``progress`` and ``metric`` events.
 
     Raises:
-        CohortError, CaseError: The input cannot be used.
+        CohortError, CaseError: The input cannot be used, or a class is in no template.
+        WeightsError: The encoder's weights cannot be used.
         JobError: The folder holds another training.
     """
     cohort.require(labelled=1, unlabelled=1)
+    # What can be known to fail is better told before VESSA's features are computed, which may take hours.
+    bank.require_features(features.name)
+    bank.require_all_targets([each.name for each in cohort.classes])
     where = UniMatchFolder(Path(folder))
+    require_encoder(where.training, options)
     pixel_mm = options.pixel_mm or cohort_pixel_mm(cohort, (*cohort.labelled, *cohort.unlabelled), options.size)
     builder = StackBuilder(cohort, where.slices, pixel_mm)
     progress("stage", stage="Preparing slices", total=None)

@@ -113,6 +113,32 @@ class TemplateBank:
         """Whether any template shows the target."""
         return any(target in each.targets for each in self.templates)
 
+    def require_targets(self, targets: Sequence[str]) -> list[str]:
+        """Those of the targets that no template shows.
+
+        Raises:
+            CohortError: These are all of them.
+        """
+        missing = [name for name in targets if not self.holds(name)]
+        if len(missing) == len(targets):
+            raise CohortError(
+                f"The template bank holds none of the classes ({', '.join(missing)}).",
+                remedy="Make a bank from labelled cases of these classes with `vessa bank`.",
+            )
+        return missing
+
+    def require_all_targets(self, targets: Sequence[str]) -> None:
+        """Refuse to guide a training by a bank that lacks a class: its silence would be learnt as background.
+
+        Raises:
+            CohortError: No template shows one of the targets.
+        """
+        if missing := self.require_targets(targets):
+            raise CohortError(
+                f"No template shows '{missing[0]}', which a training guided by this bank would learn as background.",
+                remedy="Let the bank grow by labelled cases that show it: `vessa bank COHORT --out BANK`.",
+            )
+
     def candidates(
         self,
         feature: np.ndarray,

@@ -15,7 +15,7 @@ from .device import DeviceChoice, resolve_device
 from .reading import read_state_dict, recognised_as
 from .sam2_model import build_sam2, place_sam2, resolved_configuration
 from .sidecar import read_sidecar
-from .store import find_weights, read_pins
+from .store import find_weights, is_catalogued, read_pins
 
 __all__ = ["LoadedSam2", "load_sam2"]
 
@@ -73,8 +73,7 @@ def load_sam2(
     """
     catalogue = load_catalogue()
     choice = resolve_device(device)
-    named = str(name_or_path).casefold() in {name.casefold() for name in catalogue}
-    if named or not Path(name_or_path).is_file():
+    if is_catalogued(name_or_path) or not Path(name_or_path).is_file():
         entry = _sam2_entry(str(name_or_path), catalogue)
         path = find_weights(entry.name, folder)
         digest = _checked_digest(entry, path)

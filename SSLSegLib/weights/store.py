@@ -9,7 +9,7 @@ from typing import Literal
 from ..errors import WeightsError
 from ..files import read_json, sha256_of, write_json
 from ..resources import resource
-from .catalogue import BundledSource, CatalogueEntry, WeightsFile, entry_named
+from .catalogue import BundledSource, CatalogueEntry, WeightsFile, entry_named, load_catalogue
 
 __all__ = [
     "PINS",
@@ -17,6 +17,8 @@ __all__ = [
     "default_weights_folder",
     "find_weights",
     "forget_pins",
+    "is_catalogued",
+    "lasting_name",
     "pin",
     "read_pins",
     "verify_weights",
@@ -65,18 +67,36 @@ def find_weights(name: str, folder: Path | str | None = None) -> Path:
     raise _missing(entry, locations)
 
 
+def is_catalogued(name_or_path: str | Path) -> bool:
+    """Whether this is a name in the catalogue, in any case. Such a name always means the catalogue's file, wherever a
+    file of that name may lie: what a manifest holds the checksum of and what is loaded must be the same."""
+    return str(name_or_path).casefold() in {name.casefold() for name in load_catalogue()}
+
+
 def weights_file(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
-    """Path of weights that people name as they like: by the path of a file, or by their name in the catalogue.
+    """Path of weights that people name as they like: by their name in the catalogue, or by the path of a file.
 
     Args:
-        name_or_path: A file that is there; anything else is looked for in the catalogue.
+        name_or_path: A name in the catalogue; anything else is the path of a file.
         folder: Searched before the default folder.
 
     Raises:
-        WeightsError: See :func:`find_weights`.
+        WeightsError: See :func:`find_weights`; or there is no such file.
     """
     path = Path(name_or_path)
-    return path if path.is_file() else find_weights(str(name_or_path), folder)
+    if not is_catalogued(name_or_path):
+        if path.is_file():
+            return path
+        if path.name != str(name_or_path):  # no name that was mistyped
+            raise WeightsError(
+                f"There is no file {name_or_path}.", remedy="Check the path, or use a name from `weights list`."
+            )
+    return find_weights(str(name_or_path), folder)
+
+
+def lasting_name(name_or_path: str | Path) -> str:
+    """Weights as a manifest names them: by their name in the catalogue, or by a path that holds from any folder."""
+    return str(name_or_path) if is_catalogued(name_or_path) else str(Path(name_or_path).absolute())
 
 
 def _locations(entry: CatalogueEntry, folder: Path | str | None) -> list[Path]:

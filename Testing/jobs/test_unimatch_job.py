@@ -256,6 +256,19 @@ def test_a_guide_and_its_source_go_together_or_are_refused(cohort, guide, tmp_pa
         unimatch_manifest(cohort, tiny.tiny_options(guide="tffs"), guide_job=tmp_path / "empty")
 
 
+def test_weights_of_another_kind_end_a_job_before_it_has_written_and_the_folder_takes_the_right_ones(cohort, tmp_path):
+    wrong = tmp_path / "wrong.pth"
+    wrong.write_text("no weights")
+    folder = tmp_path / "job"
+    for changes, sam2 in (({"encoder_weights": str(wrong)}, None), ({"guide": "sam2"}, str(wrong))):
+        options = tiny.tiny_options(steps=1, **changes)
+        job = Job.create(folder, unimatch_manifest(cohort, options, sam2=sam2, devices=["cpu"], scene=False))
+        with pytest.raises(WeightsError, match="no file of weights"):
+            run_job(job)
+        assert not (folder / "unimatch").exists()
+    assert run_job(Job.create(folder, small_manifest(cohort, steps=1))).status == "finished"
+
+
 def test_the_command_makes_a_job_that_run_repeats_elsewhere(cohort, guide, tmp_path, monkeypatch):
     from SSLSegLib.__main__ import app
 

@@ -1,5 +1,7 @@
 """SAM2's side against the stock video predictor and against SAM2's heads written out."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,9 @@ from SSLSegLib.tffs.reference import stock_state, unrounded_memories
 from SSLSegLib.vessa.pictures import masks_to_frames, pictures_to_frames
 from SSLSegLib.vessa.segmenter import ABSENT, TemplateSegmenter
 from SSLSegLib.weights.sam2_model import build_sam2
+
+MULTIMASK = ("multimask_output_in_sam", "multimask_output_for_tracking")
+"""Off in the bundled architecture, and so in the tiny one; on in SAM2.1 and MedSAM2."""
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +29,12 @@ def predictor_like(sam2):
     """The stock predictor with the same weights."""
     predictor = build_sam2(SAM2, predictor=True)
     predictor.load_state_dict(sam2.state_dict())
+    for name in MULTIMASK:
+        setattr(predictor, name, getattr(sam2, name))
     return predictor
 
 
-def stock_answer(sam2, frames, mask):
+def stock_answer(sam2, frames, mask, points=None):
     """Frame 1 of a stock video of 16 frames whose frame 0 has a mask prompt; mask logits at 4h x 4w."""
     predictor = predictor_like(sam2)
     video = torch.cat([frames, frames[-1:].expand(14, -1, -1, -1)])
@@ -40,7 +47,7 @@ def stock_answer(sam2, frames, mask):
         frame_idx=1,
         batch_size=1,
         is_init_cond_frame=False,
-        point_inputs=None,
+        point_inputs=points,
         mask_inputs=None,
         reverse=False,
         run_mem_encoder=False,
@@ -130,6 +137,24 @@ def test_points_boxes_and_mask_prompts_each_change_the_answer(sam2):
     for index, one in enumerate(answers):
         for other in answers[index + 1 :]:
             assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("prompts", [0, 1, 2])
+def test_with_weights_not_trained_here_the_mask_is_the_one_that_sam2_itself_takes(sam2, prompts):
+    """The best of three where nothing or one point prompts, the only one where a box does."""
+    sam2 = copy.deepcopy(sam2)
+    for name in MULTIMASK:
+        setattr(sam2, name, True)
+    frames, masks = frames_and_masks()
+    points = None
+    if prompts:
+        corners = torch.tensor([[[10.0, 12.0], [40.0, 50.0]]])
+        kinds = torch.tensor([[2, 3]] if prompts == 2 else [[1]], dtype=torch.int32)
+        points = {"point_coords": corners[:, :prompts], "point_labels": kinds}
+    with unrounded_memories():
+        stock = stock_answer(sam2, frames, masks[:1], points)
+    ours = our_answer(TemplateSegmenter(sam2, single_mask=False), frames, masks, points=points).logits
+    torch.testing.assert_close(ours, stock, atol=2e-5, rtol=1e-4)
 
 
 def test_a_thin_mask_does_not_vanish_on_the_way_to_the_frame():

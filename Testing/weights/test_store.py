@@ -3,7 +3,7 @@
 import pytest
 
 from SSLSegLib.errors import WeightsError
-from SSLSegLib.weights.store import default_weights_folder, find_weights, verify_weights, weights_file
+from SSLSegLib.weights.store import default_weights_folder, find_weights, lasting_name, verify_weights, weights_file
 
 
 def test_the_environment_variable_names_the_folder(weights_folder, monkeypatch):
@@ -38,8 +38,22 @@ def test_weights_are_named_by_their_file_or_by_their_name_in_the_catalogue(weigh
     assert weights_file("MedSAM2_CTLesion") == known
     (tmp_path / "MedSAM2_CTLesion.pt").write_bytes(b"another")
     assert weights_file("MedSAM2_CTLesion", tmp_path) == tmp_path / "MedSAM2_CTLesion.pt"
-    with pytest.raises(WeightsError, match="no such file"):
+    with pytest.raises(WeightsError, match=r"There is no file .*none\.pt"):
         weights_file(str(tmp_path / "none.pt"))
+    with pytest.raises(WeightsError, match="no such file"):  # may be a name mistyped
+        weights_file("MedSAM2_lates")
+
+
+def test_a_name_in_the_catalogue_means_the_same_file_everywhere(weights_folder, tmp_path, monkeypatch):
+    known = weights_folder / "MedSAM2_CTLesion.pt"
+    known.write_bytes(b"by hand")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "medsam2_ctlesion").write_bytes(b"a file that bears the name")
+    assert weights_file("medsam2_ctlesion") == known  # as load_sam2 does
+    assert lasting_name("medsam2_ctlesion") == "medsam2_ctlesion"
+    (tmp_path / "own.pt").write_bytes(b"own")
+    assert weights_file("own.pt").samefile(tmp_path / "own.pt")
+    assert lasting_name("own.pt") == str(tmp_path / "own.pt")
 
 
 def test_an_incomplete_file_is_named_with_both_sizes(weights_folder):
