@@ -138,8 +138,9 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         if self.sections:  # empty where setup has failed
             self._quiet.stop()
-            for section in (self.methodSection, self.runSection, self.refineSection, self.exportSection):
-                section.close()
+            for section in self.sections:
+                if hasattr(section, "close"):
+                    section.close()
             self.resultsSection.exit()
         self.setParameterNode(None)
         self.removeObservers()

@@ -18,6 +18,8 @@ FLOAT = 4  # bytes
 class PanelLogic:
     """Mixed into ``SSLSegLogic``."""
 
+    _sampling = False
+
     # Files
 
     @staticmethod
@@ -45,10 +47,19 @@ class PanelLogic:
         return loading.sample_steps(slicer.app.cachePath or slicer.app.temporaryPath)
 
     def loadSampleData(self):
-        """Generate and load the sample scans. Returns their volume nodes."""
+        """Generate and load the sample scans. Returns their volume nodes; none where this is being done already.
+
+        Whoever asks waits for them, as Sample Data does; the window lives meanwhile, as while that module downloads.
+        """
         from SSLSegPanel.prepare import finish
 
-        return [case.volume for case in finish(self.sampleSteps())]
+        if PanelLogic._sampling:
+            return []
+        PanelLogic._sampling = True
+        try:
+            return [case.volume for case in finish(self.sampleSteps(), slicer.app.processEvents)]
+        finally:
+            PanelLogic._sampling = False
 
     def loadJobSteps(self, run):
         """Load the cases of a job that the scene lacks."""

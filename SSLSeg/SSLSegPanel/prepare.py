@@ -112,16 +112,29 @@ def prepare_steps(cases, choices, folder, *, kind=None):
         raise
 
 
-def finish(steps):
+_BREATH = 0.02  # seconds between two looks of a window at its events
+
+
+def finish(steps, breathe=None):
     """Run a generator of steps to its end and return its value: for the console and for tests.
 
     A step that yields a number waits for something else and asks to be left alone for so many seconds.
+
+    Args:
+        steps: The generator.
+        breathe: Called between steps: lets a window live whose caller must wait.
     """
     while True:
         try:
             pause = next(steps)
-            if isinstance(pause, float):
-                time.sleep(pause)
+            until = time.monotonic() + (pause if isinstance(pause, float) else 0)
+            if breathe is None:
+                time.sleep(max(until - time.monotonic(), 0))
+                continue
+            breathe()
+            while time.monotonic() < until:
+                time.sleep(_BREATH)
+                breathe()
         except StopIteration as end:
             return end.value
 

@@ -9,6 +9,8 @@ from slicer.i18n import tr as _
 
 from SSLSegPanel import review
 from SSLSegPanel.publish import SHOWN_ABOVE
+from SSLSegPanel.session import Stepper, show_error
+from SSLSegPanel.surfaces import has_surface, surface_steps
 from SSLSegPanel.widgets import enable, put, stretch, tell
 
 __all__ = ["ResultsSection"]
@@ -20,6 +22,8 @@ class ResultsSection:
     def __init__(self, ui, session):
         self.ui, self.session = ui, session
         self._filling = False
+        self.steps = Stepper()  # of its own: what is being prepared for a run may take its time
+        self._working = False  # a label is being written or read: it is not to be decided on meanwhile
         self._shown, self._current = [], None
         self._slices, self._position = [], -1
         self._shortcuts = []
@@ -77,6 +81,8 @@ class ResultsSection:
         case = self.current()
         state = review.review_state(case.result) if case else ""
         nothing = "" if case else _("Select a finished case in the table first.")
+        if self._working:
+            nothing = _("Wait until the label has been written or read.")
         editing = _("Keep the correction first, or revert it.") if state == "editing" else ""
         for button in (self.ui.acceptButton, self.ui.rejectButton):
             enable(button, nothing or editing)
@@ -121,14 +127,18 @@ class ResultsSection:
                 self.show(case)
 
     def onAccept(self, checked=False):
-        self._decide(review.accept)
+        case = self.current()
+        if case is not None and case.result.GetAttribute("SSLSeg.Round") and not self._working:
+            self._work(review.accept_steps(case), self._go_on, _("The decision could not be kept."))
+        else:
+            self._decide(review.accept)
 
     def onReject(self, checked=False):
         self._decide(review.reject)
 
     def _decide(self, decide):
         case = self.current()
-        if case is None or review.review_state(case.result) == "editing":
+        if case is None or self._working or review.review_state(case.result) == "editing":
             return
         with slicer.util.tryWithErrorDisplay(_("The decision could not be kept.")):
             decide(case)
@@ -136,25 +146,45 @@ class ResultsSection:
 
     def onCorrect(self, checked=False):
         case = self.current()
-        if case is None:
+        if case is None or self._working:
             return
-        with slicer.util.tryWithErrorDisplay(_("The correction could not be kept."), waitCursor=True):
-            if review.review_state(case.result) == "editing":
-                review.finish_correction(case)
-                self._go_on()
-            else:
-                review.begin_correction(case)
-                self.session.results_changed.emit()
-                open_segment_editor(case)
+        if review.review_state(case.result) == "editing":
+            steps = review.finish_correction_steps(case)
+            self._work(steps, self._go_on, _("The correction could not be kept."))
+            return
+        with slicer.util.tryWithErrorDisplay(_("The correction could not be begun.")):
+            review.begin_correction(case)
+            self.session.results_changed.emit()
+            open_segment_editor(case)
 
     def onRevert(self, checked=False):
         case = self.current()
-        if case is None:
+        if case is None or self._working:
             return
-        with slicer.util.tryWithErrorDisplay(_("The label of the method could not be put back."), waitCursor=True):
-            review.revert(case)
+
+        def done():
             self.session.results_changed.emit()
-            self.show(case)
+            if case.result is not None and self._current == case.id:
+                self.show(case)
+
+        self._work(review.revert_steps(case), done, _("The label of the method could not be put back."))
+
+    def _work(self, steps, done, problem):
+        """Run steps on the current case; its buttons wait for them."""
+
+        def ended(value=None):
+            self._working = False
+            done()
+            self._show_buttons()
+
+        def failed(error):
+            self._working = False
+            self.session.results_changed.emit()
+            show_error(error, problem)
+
+        self._working = True
+        self._show_buttons()
+        self.steps.start(steps, ended, failed)
 
     def onNextSlice(self, checked=False):
         self._step(1)
@@ -176,12 +206,20 @@ class ResultsSection:
         case = self.current()
         if case is None or self._filling:
             return
-        with slicer.util.tryWithErrorDisplay(_("The surface could not be made."), waitCursor=True):
-            if checked:
-                case.result.CreateClosedSurfaceRepresentation()
-            case.result.GetDisplayNode().SetVisibility3D(checked)
-            if checked:
+        node = case.result
+        if not checked:
+            node.GetDisplayNode().SetVisibility3D(False)
+            return
+
+        def done(nothing):
+            if self.current() is not None and self.current().result is node and self.ui.show3DButton.checked:
+                node.GetDisplayNode().SetVisibility3D(True)
                 self.session.logic.centre3D()
+
+        def failed(error):
+            show_error(error, _("The surface could not be made."))
+
+        self.steps.start(surface_steps(node), done, failed)
 
     def onOpacity(self, value):
         case = self.current()
@@ -208,6 +246,10 @@ class ResultsSection:
                 return
         tell(self.ui.statusLabel, _("All results are reviewed."))
 
+    def close(self):
+        """End what is still running."""
+        self.steps.stop()
+
     # Shortcuts, only while the module is shown
 
     def enter(self):
@@ -231,11 +273,6 @@ class ResultsSection:
             shortcut.disconnect("activated()")
             shortcut.setParent(None)
         self._shortcuts = []
-
-
-def has_surface(node):
-    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-    return node.GetSegmentation().ContainsRepresentation(name)
 
 
 def open_segment_editor(case):

@@ -10,11 +10,14 @@ from slicer.i18n import tr as _
 __all__ = [
     "STATES",
     "accept",
+    "accept_steps",
     "begin_correction",
     "finish_correction",
+    "finish_correction_steps",
     "reject",
     "restore_decision",
     "revert",
+    "revert_steps",
     "review_state",
     "state_label",
     "uncertain_slices",
@@ -41,9 +44,17 @@ def review_state(node):
 
 
 def accept(case):
-    """The label is right as it is. That of a round of self-training is kept beside the pseudo-label it improves on."""
+    """:func:`accept_steps` at once."""
+    _finish(accept_steps(case))
+
+
+def accept_steps(case):
+    """The label is right as it is. That of a round of self-training is kept beside the pseudo-label it improves on.
+
+    A generator; it pauses only where there is a label to keep.
+    """
     if case.result.GetAttribute("SSLSeg.Round") and Path(case.result_folder).is_dir():
-        _keep_label(case)
+        yield from _keep_label_steps(case)
         _save(case, "corrected")
         _mark(case.result, "accepted")
     else:
@@ -61,51 +72,68 @@ def begin_correction(case):
 
 
 def finish_correction(case):
-    """Keep what was edited: written to the job's folder beside the pseudo-label, which stays as it was.
+    """:func:`finish_correction_steps` at once."""
+    _finish(finish_correction_steps(case))
+
+
+def finish_correction_steps(case):
+    """Keep what was edited: written to the job's folder beside the pseudo-label, which stays as it was. A generator.
 
     Raises:
-        SSLSegError: Segments overlap, or the file cannot be written.
+        SSLSegError: Segments overlap, the file cannot be written, or the segmentation was deleted meanwhile.
     """
-    _keep_label(case)
+    yield from _keep_label_steps(case)
     segmentation = case.result.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
         segmentation.GetNthSegment(index).SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")
     _decide(case, "corrected")
 
 
-def _keep_label(case):
+def _keep_label_steps(case):
     """Write the segmentation as it is now beside the pseudo-label."""
     from SSLSegLib.cases.writing import write_label
+    from SSLSegLib.errors import SSLSegError
     from SSLSegLib.pseudolabels.review import CORRECTED_LABEL
     from SSLSegLib.pseudolabels.storage import read_result
-    from SSLSegLib.scene.segmentations import segmentation_to_label
+    from SSLSegLib.scene.segmentations import read_segments_steps
+    from SSLSegPanel.children import aside
 
     folder = Path(case.result_folder)
     if folder.is_dir():
-        record = read_result(folder)
-        label = segmentation_to_label(case.result, case.volume, record.classes, like=record.geometry)
-        write_label(folder / CORRECTED_LABEL, label, record.classes, reference=record.geometry)
+        record = yield from aside(read_result, folder)
+        copied = yield from read_segments_steps(case.result, case.volume, record.classes, like=record.geometry)
+        label = yield from aside(copied.label_map)
+        yield from aside(write_label, folder / CORRECTED_LABEL, label, record.classes, reference=record.geometry)
+        if case.result is None:
+            raise SSLSegError(
+                _("The segmentation of {name} was deleted while it was written.").format(name=case.name),
+                remedy=_("What it was lies in {path}.").format(path=folder / CORRECTED_LABEL),
+            )
 
 
 def revert(case):
+    """:func:`revert_steps` at once. Returns the new segmentation node."""
+    return _finish(revert_steps(case))
+
+
+def revert_steps(case):
     """Put the method's own pseudo-label back, undoing corrections and the decision.
 
-    Returns:
-        The new segmentation node.
+    A generator; its value is the new segmentation node.
 
     Raises:
         SSLSegError: The job's folder is gone or was changed: the scene is as before then.
     """
     from SSLSegLib.pseudolabels.review import save_review
-    from SSLSegPanel.prepare import finish
     from SSLSegPanel.publish import publish_result
 
     folder, node, state = Path(case.result_folder), case.result, review_state(case.result)
     _mark(node, "unreviewed")  # so that publishing replaces it
     try:
-        node = finish(publish_result(case, folder))
-    except Exception:
-        _mark(node, state)
+        node = yield from publish_result(case, folder)
+    except BaseException:  # also when the panel is closed in between
+        if node.GetScene() is not None:
+            _mark(node, state)
         raise
     save_review(folder, "unreviewed")
     return node
@@ -139,6 +167,12 @@ def restore_decision(case):
     review = load_review(folder)
     if review.state != "unreviewed" and review.state != "corrected" and not review.is_stale(folder):
         _mark(case.result, str(review.state))
+
+
+def _finish(steps):
+    from SSLSegPanel.prepare import finish
+
+    return finish(steps)
 
 
 def _decide(case, state):

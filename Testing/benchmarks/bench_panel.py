@@ -72,6 +72,54 @@ def main(arguments):
         measure(host, "a click on a result", drawing, lambda: panel.ui.resultsTable.selectRow(0))
         measure(host, "the next uncertain slice", drawing, panel.ui.nextSliceButton.click)
         measure(host, "accepting it", drawing, panel.ui.acceptButton.click)
+        measure_clicks(host, panel, drawing, folder)
+
+
+def measure_clicks(host, panel, drawing, folder):
+    """What is clicked on a result, and what is written and loaded."""
+    import SampleData
+    import slicer
+    from slicerhost.extension_fakes import install_dicom_fake
+
+    def idle():
+        return not panel.session.stepper.busy and not panel.resultsSection.steps.busy
+
+    ui, section = panel.ui, panel.resultsSection
+    ui.resultsTable.selectRow(0)
+    case = section.current()
+    host.process_events()
+    measure(host, "Show 3D", drawing, ui.show3DButton.click, idle)
+    measure(host, "hiding it", drawing, ui.show3DButton.click, idle)
+    section.show(case)
+    measure(host, "Correct", drawing, ui.correctButton.click, idle)
+    host.show_module("SSLSeg")
+    section.show(case)
+    host.process_events()
+    measure(host, "Keep correction", drawing, ui.correctButton.click, idle)
+    section.show(case)
+    host.process_events()
+    measure(host, "Revert", drawing, ui.revertButton.click, idle)
+    ui.acceptButton.click()
+    host.process_events()
+    for each in panel.session.cases:
+        each.volume.SetAttribute("DICOM.instanceUIDs", f"1.2.{each.id}")
+    install_dicom_fake(tuple(f"1.2.{each.id}" for each in panel.session.cases))
+    boxes = {
+        "NIfTI": ui.exportNiftiBox,
+        ".seg.nrrd": ui.exportSegBox,
+        "DICOM (Slicer's part is a fake)": ui.exportDicomBox,
+    }
+    ui.exportManifestBox.setChecked(False)
+    for number, (name, chosen) in enumerate(boxes.items()):
+        for box in boxes.values():
+            box.setChecked(box is chosen)
+        ui.exportEdit.setCurrentPath(str(folder / f"export{number}"))
+        measure(host, f"export: {name}", drawing, ui.exportButton.click, idle)
+        print(ui.exportLabel.text)
+    slicer.mrmlScene.Clear(0)
+    host.process_events()
+    sample = SampleData.SampleDataLogic()
+    measure(host, "Sample Data", drawing, lambda: sample.downloadSample("SSLSegPhantom"), idle)
 
 
 def measure(host, name, drawing, begin, ended=lambda: True):
@@ -83,6 +131,8 @@ def measure(host, name, drawing, begin, ended=lambda: True):
     timer.setInterval(5)
     timer.connect("timeout()", lambda: beats.append((time.monotonic(), time.thread_time(), drawing[0])))
     timer.start()
+    while not beats:  # else what a click does at once lies before the first beat
+        host.app.processEvents()
     begin()
     while not ended():
         host.app.processEvents()

@@ -37,7 +37,8 @@ def segment_masks(node, volume):
 
 def quiet(host, panel, timeout=60):
     """Wait until queued steps are done and the tables have followed."""
-    host.wait_until(lambda: not panel.session.stepper.busy and not panel._quiet.active, timeout)
+    steppers = panel.session.stepper, panel.resultsSection.steps
+    host.wait_until(lambda: not any(each.busy for each in steppers) and not panel._quiet.active, timeout)
     host.process_events()
 
 

@@ -69,6 +69,7 @@ def test_an_accepted_label_of_a_round_is_kept_as_the_label_to_train_on(host, ref
     refined.ui.resultsTable.selectRow(0)
     case = refined.resultsSection.current()
     refined.ui.acceptButton.click()
+    quiet(host, refined)
     folder = finished_job / "results" / case.id
     kept = read_label_file(folder / "corrected.nii.gz", read_result(folder).classes)
     assert kept.array[0, 0, 0] == 2

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
-from helpers_module import results_of, segment_masks, texts
+from helpers_module import quiet, results_of, segment_masks, texts
 
 from SSLSegLib.pseudolabels.review import load_review
 from SSLSegLib.scene.files import save_scene
@@ -84,6 +84,7 @@ def test_a_correction_is_written_beside_the_pseudo_label_which_stays_as_it_was(h
     reviewing.resultsSection.refresh()
     assert reviewing.ui.correctButton.text == "Keep correction"
     reviewing.ui.correctButton.click()
+    quiet(host, reviewing)
     from SSLSegLib.cases.reading import read_image
 
     kept = read_image(finished_job / "results" / case.id / "corrected.nii.gz").array[0]
@@ -92,7 +93,7 @@ def test_a_correction_is_written_beside_the_pseudo_label_which_stays_as_it_was(h
     assert load_review(finished_job / "results" / case.id).state == "corrected"
 
 
-def test_revert_puts_the_pseudo_label_and_the_open_decision_back(reviewing, finished_job):
+def test_revert_puts_the_pseudo_label_and_the_open_decision_back(host, reviewing, finished_job):
     case = first_case(reviewing)
     before = {name: mask.copy() for name, mask in segment_masks(case.result, case.volume).items()}
     identifier = case.result.GetSegmentation().GetSegmentIdBySegmentName("class 1")
@@ -100,6 +101,7 @@ def test_revert_puts_the_pseudo_label_and_the_open_decision_back(reviewing, fini
     reviewing.ui.rejectButton.click()
     reviewing.resultsSection.show(case)
     reviewing.ui.revertButton.click()
+    quiet(host, reviewing)
     after = segment_masks(case.result, case.volume)
     assert all(np.array_equal(after[name], before[name]) for name in before)
     assert load_review(finished_job / "results" / case.id).state == "unreviewed"
@@ -169,9 +171,10 @@ def test_a_damaged_result_is_refused_and_the_others_are_shown(host, loaded, fini
     assert loaded.session.cases.find("c3").result is not None
 
 
-def test_show_3d_makes_a_surface_of_the_case(reviewing):
+def test_show_3d_makes_a_surface_of_the_case(host, reviewing):
     case = first_case(reviewing)
     reviewing.ui.show3DButton.click()
+    quiet(host, reviewing)
     name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     assert case.result.GetSegmentation().ContainsRepresentation(name)
     assert case.result.GetDisplayNode().GetVisibility3D()

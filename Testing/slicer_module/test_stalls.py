@@ -1,0 +1,245 @@
+"""What a click sets off beside the GUI thread or in pieces: Slicer lives meanwhile, and the outcome is the same."""
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import slicer
+from helpers_module import quiet, segment_masks
+
+from SSLSegLib.errors import SSLSegError
+from SSLSegLib.pseudolabels.review import load_review
+
+SLOW = 0.5  # seconds that the disk takes here
+
+
+@pytest.fixture
+def beats():
+    """Times at which the GUI thread looked at its events."""
+    import qt
+
+    found = SimpleNamespace(times=[], timer=qt.QTimer())
+    found.timer.setInterval(5)
+    found.timer.connect("timeout()", lambda: found.times.append(time.monotonic()))
+    found.timer.start()
+    yield found
+    found.timer.stop()
+
+
+def slowly(monkeypatch, module, name):
+    """Let a function take its time, as a slow disk does. Returns ``[began, ended]`` of each call."""
+    spans, real = [], getattr(module, name)
+
+    def slow(*arguments, **options):
+        spans.append([time.monotonic(), None])
+        time.sleep(SLOW)
+        value = real(*arguments, **options)
+        spans[-1][1] = time.monotonic()
+        return value
+
+    monkeypatch.setattr(module, name, slow)
+    return spans
+
+
+def lived_through(beats, spans):
+    """Whether the GUI thread went on all the time: by count, since a busy machine stretches single beats."""
+    assert spans
+    return all(sum(began < each < ended for each in beats.times) >= 5 for began, ended in spans)
+
+
+def first_case(panel):
+    panel.ui.resultsTable.selectRow(0)
+    return panel.resultsSection.current()
+
+
+def surfaces(node):
+    """Segment id -> points of its surface."""
+    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    segmentation = node.GetSegmentation()
+    found = {}
+    for index in range(segmentation.GetNumberOfSegments()):
+        surface = segmentation.GetNthSegment(index).GetRepresentation(name)
+        points = [surface.GetPoint(number) for number in range(surface.GetNumberOfPoints())]
+        found[segmentation.GetNthSegmentID(index)] = np.array(points)
+    return found
+
+
+def made_at_once(node):
+    """The surfaces that Slicer's one call makes of a copy."""
+    copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    copy.GetSegmentation().DeepCopy(node.GetSegmentation())
+    copy.GetSegmentation().RemoveRepresentation(
+        slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    )
+    copy.CreateClosedSurfaceRepresentation()
+    found = surfaces(copy)
+    slicer.mrmlScene.RemoveNode(copy)
+    return found
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def draw(case, name, mask):
+    identifier = case.result.GetSegmentation().GetSegmentIdBySegmentName(name)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), case.result, identifier, case.volume)
+
+
+def block(case, low, high):
+    mask = np.zeros(slicer.util.arrayFromVolume(case.volume).shape, np.uint8)
+    mask[1:3, low:high, low:high] = 1
+    return mask
+
+
+@pytest.fixture
+def drawn(reviewing):
+    """A case with two structures that a surface can be made of."""
+    case = first_case(reviewing)
+    draw(case, "class 1", block(case, 2, 9))
+    draw(case, "class 2", block(case, 10, 14))
+    return case
+
+
+def test_slicer_lives_while_a_label_is_put_back_and_its_case_cannot_be_decided_on(
+    host, reviewing, finished_job, monkeypatch, beats
+):
+    from SSLSegLib.scene import cases
+
+    case = first_case(reviewing)
+    before = segment_masks(case.result, case.volume)
+    draw(case, "class 1", block(case, 2, 9))
+    reviewing.ui.rejectButton.click()
+    reviewing.resultsSection.show(case)
+    spans = slowly(monkeypatch, cases, "read_result_files")
+    reviewing.ui.revertButton.click()
+    assert not reviewing.ui.acceptButton.enabled
+    assert "Wait until" in reviewing.ui.revertButton.toolTip
+    reviewing.resultsSection.onAccept()  # the key
+    reviewing.resultsSection.onRevert()
+    quiet(host, reviewing)
+    assert lived_through(beats, spans)
+    assert len(spans) == 1
+    after = segment_masks(case.result, case.volume)
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+    assert load_review(finished_job / "results" / case.id).state == "unreviewed"
+    assert reviewing.ui.acceptButton.enabled
+
+
+def test_slicer_lives_while_a_correction_is_written(host, reviewing, finished_job, monkeypatch, beats):
+    from SSLSegPanel import review
+
+    from SSLSegLib.cases import writing
+
+    case = first_case(reviewing)
+    review.begin_correction(case)
+    spans = slowly(monkeypatch, writing, "write_label")
+    reviewing.ui.correctButton.click()
+    quiet(host, reviewing)
+    assert lived_through(beats, spans)
+    assert load_review(finished_job / "results" / case.id).state == "corrected"
+    assert review.review_state(case.result) == "corrected"
+
+
+def test_a_segmentation_that_is_deleted_while_it_is_written_is_told(host, reviewing, monkeypatch):
+    from SSLSegPanel import review
+
+    from SSLSegLib.cases import writing
+
+    said = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: said.append(text))
+    case = first_case(reviewing)
+    review.begin_correction(case)
+    spans = slowly(monkeypatch, writing, "write_label")
+    reviewing.ui.correctButton.click()
+    host.wait_until(lambda: spans)
+    slicer.mrmlScene.RemoveNode(case.result)
+    quiet(host, reviewing)
+    assert "was deleted" in said[0]
+    assert not reviewing.resultsSection._working
+
+
+def test_surfaces_made_one_by_one_are_those_that_slicer_makes_at_once(drawn):
+    from SSLSegPanel.surfaces import surface_steps
+
+    expected = made_at_once(drawn.result)
+    pauses = sum(1 for _ in surface_steps(drawn.result))
+    assert pauses == drawn.result.GetSegmentation().GetNumberOfSegments() == 2
+    assert all(len(points) for points in expected.values())
+    assert same(surfaces(drawn.result), expected)
+
+
+def test_an_empty_structure_has_the_surface_that_slicer_gives_it(drawn):
+    from SSLSegPanel.prepare import finish
+    from SSLSegPanel.surfaces import surface_steps
+
+    draw(drawn, "class 2", 0 * block(drawn, 2, 9))
+    expected = made_at_once(drawn.result)
+    finish(surface_steps(drawn.result))
+    assert same(surfaces(drawn.result), expected)
+
+
+def test_surfaces_that_are_smoothed_together_are_made_together(drawn):
+    from SSLSegPanel.surfaces import surface_steps
+
+    drawn.result.GetSegmentation().SetConversionParameter("Joint smoothing", "1")
+    expected = made_at_once(drawn.result)
+    assert sum(1 for _ in surface_steps(drawn.result)) == 0
+    assert same(surfaces(drawn.result), expected)
+
+
+def test_what_is_drawn_while_surfaces_are_made_is_in_them(drawn):
+    from SSLSegPanel.surfaces import surface_steps
+
+    steps = surface_steps(drawn.result)
+    next(steps)
+    next(steps)  # the first is made
+    draw(drawn, "class 1", block(drawn, 5, 8))
+    list(steps)
+    assert same(surfaces(drawn.result), made_at_once(drawn.result))
+
+
+def test_a_segmentation_that_is_deleted_while_its_surface_is_made_is_told(drawn):
+    from SSLSegPanel.surfaces import surface_steps
+
+    node, steps = drawn.result, surface_steps(drawn.result)
+    next(steps)
+    slicer.mrmlScene.RemoveNode(node)
+    with pytest.raises(SSLSegError, match="deleted"):
+        list(steps)
+
+
+def test_a_surface_that_is_no_longer_wanted_when_it_is_ready_is_not_shown(host, reviewing, drawn):
+    reviewing.ui.show3DButton.click()
+    reviewing.ui.show3DButton.click()
+    quiet(host, reviewing)
+    assert not drawn.result.GetDisplayNode().GetVisibility3D()
+
+
+def test_slicer_lives_while_sample_data_waits_for_its_scans_and_a_second_click_starts_nothing(
+    host, panel, inputs, monkeypatch, beats
+):
+    import qt
+    import SampleData
+    from SSLSegPanel import loading
+
+    spans, second = [], []
+
+    def generated(folder):
+        began = time.monotonic()
+        while time.monotonic() < began + SLOW:
+            yield 0.1  # as for a child
+        spans.append((began, time.monotonic()))
+        return (yield from loading.load_steps(inputs.cohort))
+
+    monkeypatch.setattr(loading, "sample_steps", generated)
+    again = qt.QTimer()
+    again.setSingleShot(True)
+    again.setInterval(50)
+    again.connect("timeout()", lambda: second.append(panel.logic.loadSampleData()))
+    again.start()
+    volumes = SampleData.SampleDataLogic().downloadSample("SSLSegPhantom")
+    assert len(volumes) == 4
+    assert second == [[]]
+    assert lived_through(beats, spans)
