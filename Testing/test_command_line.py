@@ -96,6 +96,10 @@ def test_a_mistake_is_one_sentence_with_exit_code_2_and_no_traceback(call, input
         ["expect", tmp_path / "nowhere"],
         ["evaluate", tmp_path / "nowhere", inputs / "cohort"],
         ["cohort", "check", tmp_path / "nowhere"],
+        ["phantom", tmp_path / "full" / "mine.txt"],
+        ["demo", "--out", tmp_path / "full" / "mine.txt"],
+        ["jobs", "list", tmp_path / "nowhere"],
+        [*tffs_arguments(inputs, tmp_path / "job"), "--threads", 2000],
     ):
         done = call(*arguments)
         assert done.exit_code == 2, (arguments, done.output)

@@ -110,6 +110,8 @@ def list_jobs(
     """List the jobs in a folder: kind, how they stand, how many cases are finished."""
     from rich.table import Table
 
+    if not folder.is_dir():
+        raise JobError(f"There is no folder {folder}.", remedy="Name one that holds jobs.")
     found = [_describe(path) for path in find_jobs(folder)]
     if as_json:
         for each in found:
@@ -164,13 +166,20 @@ def resume(job: JobArgument, cpu_if_needed: CpuIfNeededOption = False, scheduler
 def cancel(job: JobArgument) -> None:
     """Cancel a running job and end everything it started; it can be resumed."""
     from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.lock import lock_owner
     from SSLSegLib.jobs.process import cancel_job
 
-    before = Job.open(job).state().status
-    if before in ("finished", "failed", "cancelled"):
+    opened = Job.open(job)
+    before, owner = opened.state().status, lock_owner(opened.lock_path)
+    ended = before in ("finished", "failed", "cancelled")
+    if ended and (owner is None or _is_gone(owner, opened.lock_path)):
         console.print(f"The job is not running: it is {before}.", highlight=False)
         return
-    console.print(f"The job is {cancel_job(job).status}.", highlight=False)
+    status = cancel_job(job).status
+    if ended:  # its labels were being refined, which holds the lock and leaves the state alone
+        say(f"The training in the job was ended; the job itself is {status}. The same `self-train` goes on.")
+    else:
+        console.print(f"The job is {status}.", highlight=False)
 
 
 @app.command()

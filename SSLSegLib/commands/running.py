@@ -27,13 +27,10 @@ def create_job(out: Path, manifest: "Manifest", *, scheduler: str = "local", cpu
     """
     from SSLSegLib.jobs.folder import Job
     from SSLSegLib.jobs.kinds import job_kind
-    from SSLSegLib.jobs.schedulers import is_local, require_scheduler
-    from SSLSegLib.weights.device import resolve_device
+    from SSLSegLib.jobs.schedulers import require_devices, require_scheduler
 
     require_scheduler(scheduler, job_kind(manifest.kind))
-    if is_local(scheduler):  # elsewhere there are other devices
-        for name in _devices(manifest):
-            resolve_device(name)
+    require_devices(scheduler, _devices(manifest))
     job = Job.create(out, manifest)
     job.scheduler, job.cpu_if_needed = scheduler, cpu_if_needed
     if job.put_aside is not None:

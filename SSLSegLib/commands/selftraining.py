@@ -90,6 +90,7 @@ def self_train(
     """
     from SSLSegLib.jobs.cluster_folds import refuse_sending
     from SSLSegLib.jobs.folder import Job
+    from SSLSegLib.jobs.runner import EXIT_CODES, termination_as_interrupt
     from SSLSegLib.jobs.selftraining import WORK, SelfTrainingParameters, refine, require_nnunet
     from SSLSegLib.jobs.terminal import TerminalProgress
     from SSLSegLib.selftraining.choice import read_choice
@@ -108,8 +109,12 @@ def self_train(
         labelled_only=labelled_only,
         revert_to=revert_to,
     )
-    with TerminalProgress(console) as progress:
-        work, reports = refine(opened, parameters, seed=seed, scheduler=scheduler, progress=progress)
+    try:
+        with termination_as_interrupt(), TerminalProgress(console) as progress:
+            work, reports = refine(opened, parameters, seed=seed, scheduler=scheduler, progress=progress)
+    except KeyboardInterrupt:
+        say("Cancelled; finished rounds and the last epoch are kept. The same command goes on.")
+        raise typer.Exit(EXIT_CODES["cancelled"]) from None
     print_rounds(reports)
     choice = None if labelled_only else read_choice(WorkFolder(work).choice)
     for sentence in choice.sentences() if choice else ():
@@ -133,12 +138,16 @@ def predict(
     opened, cohort = _open(job)  # first: what a missing job needs is no imports
     trained = _round(opened, training, round_)
 
-    from SSLSegLib.errors import CohortError
+    from SSLSegLib.errors import CaseError, CohortError
+    from SSLSegLib.jobs.links import refuse_links
     from SSLSegLib.jobs.terminal import TerminalProgress
     from SSLSegLib.selftraining.model import load_model
     from SSLSegLib.selftraining.predict import named_images, predict_files
     from SSLSegLib.weights.device import resolve_device
 
+    for path in images or ():
+        if not path.exists():
+            raise CaseError(f"There is no file {path}.", remedy="Correct its path.")
     model = load_model(trained)
     if images:
         files = named_images(images)
@@ -146,6 +155,8 @@ def predict(
         files = {case.id: cohort.image_paths(case) for case in cohort.test}
     if not files:
         raise CohortError("The cohort has no test cases.", remedy="Name the images to segment.")
+    if out is None:
+        refuse_links(opened.folder)
     output = out or _predictions(opened, training) / model.report.name.replace(" ", "_")
     with TerminalProgress(console) as progress:
         predict_files(
@@ -174,7 +185,10 @@ def _open(path: Path) -> "tuple[Job, Cohort]":
     from SSLSegLib.jobs.folder import Job
 
     job = Job.open(path)
-    return job, job.manifest.checked_parameters().loaded_cohort()
+
+    from SSLSegLib.jobs.selftraining import labelled_cohort
+
+    return job, labelled_cohort(job)
 
 
 def _round(job: "Job", training: str, round_: str | None) -> "RoundFolder":

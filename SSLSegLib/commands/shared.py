@@ -1,5 +1,6 @@
 """What the commands share: options that several have, and how errors and scores look."""
 
+import errno
 import logging
 import os
 import sys
@@ -58,6 +59,13 @@ __all__ = [
 BUNDLED = "sslseg-small"
 
 
+# Of a place, not of the program: these errors need no traceback.
+_PLACES = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
+
+
 class PipeConsole(Console):
     """A console whose reader may go away (``| head``): the work goes on, unheard."""
 
@@ -91,14 +99,23 @@ class Commands(TyperGroup):
             raise typer.Exit(2) from None
         except (typer.Exit, typer.Abort, KeyboardInterrupt):
             raise
+        except OSError as error:
+            if error.errno not in _PLACES:
+                raise self._unexpected(error) from None
+            problem = f"{error.filename or 'A file'} cannot be read or written: {error.strerror}."
+            _say(f"{problem} What to do: Check path, rights and space there, or name another folder.")
+            raise typer.Exit(2) from None
         except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):
                 raise  # wrong use, which the parser explains itself
-            stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-            log = Path(tempfile.gettempdir()) / f"sslseg-error-{stamp}.log"
-            log.write_text(traceback.format_exc(), encoding="utf-8")
-            _say(f"Unexpected error: {type(error).__name__}: {error}. The details are in {log}.")
-            raise typer.Exit(1) from None
+            raise self._unexpected(error) from None
+
+    def _unexpected(self, error: Exception) -> typer.Exit:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        log = Path(tempfile.gettempdir()) / f"sslseg-error-{stamp}.log"
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        _say(f"Unexpected error: {type(error).__name__}: {error}. The details are in {log}.")
+        return typer.Exit(1)
 
 
 def _say(message: str) -> None:
@@ -145,10 +162,10 @@ KeepAllOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="All random draws follow from it.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Threads on the CPU. Default: OMP_NUM_THREADS, else all cores.")
+    int | None, typer.Option(min=1, max=1024, help="Threads on the CPU. Default: OMP_NUM_THREADS, else all cores.")
 ]
 DevicesOption = Annotated[
-    list[str] | None, typer.Option("--device", help="auto, cpu, cuda:0 ...; several are used side by side.")
+    list[str] | None, typer.Option("--device", help="auto (default), cpu, cuda:0 ...; several are used side by side.")
 ]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")]
 BatchOption = Annotated[int | None, typer.Option(min=1, help="Labelled, and as many unlabelled, slices a step.")]

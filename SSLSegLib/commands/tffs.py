@@ -103,22 +103,24 @@ def expect(
     resample_labels: ResampleOption = False,
 ) -> None:
     """Estimate the quality to expect: each labelled case is predicted from the other labelled ones and scored."""
-    import tempfile
-
-    import torch
-
     from SSLSegLib.jobs.labelling import threads_here
+    from SSLSegLib.jobs.left_out import segment_left_out
     from SSLSegLib.jobs.terminal import TerminalProgress
-    from SSLSegLib.pipelines import advice, leave_one_out
-    from SSLSegLib.weights.loading import load_sam2
+    from SSLSegLib.pipelines import advice
 
     options = tffs_options(preset, insertions, precision, threshold, keep_all_components)
     checked = load_checked_cohort(cohort, resample_labels=resample_labels, labelled=2, unlabelled=0)
-    torch.set_num_threads(threads or threads_here())
-    model = load_sam2(weights, device)
-    console.print(model.device_outcome, highlight=False)
-    with tempfile.TemporaryDirectory(prefix="sslseg-") as scratch, TerminalProgress(console) as progress:
-        scores = leave_one_out(checked, model, options, seed=seed, progress=progress, scratch=Path(scratch))
+    with TerminalProgress(console) as progress:
+        scores = segment_left_out(
+            checked,
+            weights,
+            options,
+            device=device,
+            threads=threads or threads_here(),
+            loaded=lambda model: console.print(model.device_outcome, highlight=False),
+            seed=seed,
+            progress=progress,
+        )
     print_scores(scores, f"Leave one out over {len(scores)} labelled cases of {checked.name}")
     for warning in advice(scores):
         console.print(warning, style="yellow", highlight=False)

@@ -15,7 +15,9 @@ __all__ = ["evaluate", "parse_classes", "scores_table"]
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="A job folder, or a folder of label files.")],
+    predictions: Annotated[
+        Path, typer.Argument(help="A job folder, what `predict` wrote, or a folder of label files.")
+    ],
     labels: Annotated[Path, typer.Argument(help="cohort.json, or a folder of label files with the same names.")],
     output: Annotated[
         Path | None,

@@ -13,6 +13,7 @@ from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.errors import CaseError, CohortError
 from SSLSegLib.evaluation.metrics import EmptyDistance
 from SSLSegLib.evaluation.scores import CaseScores, Summary, score_case, summarise
+from SSLSegLib.files import read_json
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.pseudolabels.storage import LABELS, ResultRecord, is_complete, list_results
 
@@ -67,7 +68,7 @@ def evaluate_folder(
     """Score predictions against references.
 
     Args:
-        predictions: A job folder, its ``results`` folder, or a folder of label files.
+        predictions: A job folder, its ``results`` folder, a folder that ``predict`` wrote, or one of label files.
         labels: A ``cohort.json`` (its references, and the labels of its labelled cases), or a folder of label files
             with the same names (endings may differ).
         classes: What to score; else those of the cohort, of the results, or every value found in the references.
@@ -113,7 +114,7 @@ def evaluate_folder(
 
 
 def find_predictions(folder: Path) -> Predictions:
-    """The label files of a job folder, of its ``results`` folder, or of a folder of label files.
+    """The label files of a job folder, of its ``results`` folder, of what ``predict`` wrote, or of a folder of them.
 
     Raises:
         SSLSegError: If there are none, two files have one case id, or a result does not match its checksums.
@@ -122,6 +123,8 @@ def find_predictions(folder: Path) -> Predictions:
     if not folder.is_dir():
         raise CohortError(f"There is no folder {folder}.", remedy="Name the folder that holds the predictions.")
     results = folder / "results" if (folder / "results").is_dir() else folder
+    if by_model := _by_a_trained_model(results):
+        return Predictions(by_model)
     records = list_results(results)
     for case_id in records:
         if not is_complete(results / case_id):
@@ -139,6 +142,19 @@ def find_predictions(folder: Path) -> Predictions:
             remedy=f"Label files end in {', '.join(_ENDINGS)}; a job folder holds results/<case>/result.json.",
         )
     return Predictions(files)
+
+
+def _by_a_trained_model(folder: Path) -> dict[str, Path]:
+    """Case -> label file of what ``predict`` wrote: it has a record of its own kind, without checksums."""
+    found = {}
+    for path in sorted(folder.glob(f"*/{LABELS}")):
+        try:
+            record = read_json(path.parent / "result.json")
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and record.get("method") == "FSL-nnUNet" and "checkpoints" in record:
+            found[path.parent.name] = path
+    return found
 
 
 def load_references(source: Cohort | Path, classes: Sequence[SegmentClass]) -> Mapping[str, Callable[[], LabelMap]]:

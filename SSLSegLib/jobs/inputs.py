@@ -52,13 +52,18 @@ def cohort_inputs(cohort: Cohort, cases: Iterable[Case] | None = None) -> dict[s
     return inputs
 
 
-def refuse_changed_inputs(manifest: Manifest) -> None:
+def refuse_changed_inputs(manifest: Manifest, of: Cohort | None = None) -> None:
     """Compare every input with its checksum.
+
+    Args:
+        manifest: Whose inputs.
+        of: Only images and labels of this cohort: what weights, a guide and the like have become does not matter.
 
     Raises:
         JobError: Naming the first that has changed or is gone.
     """
-    changes = manifest.changed_inputs()
+    roles = [f"{case.id}/{kind}" for case in of.cases for kind in ("image_", "label")] if of else [""]
+    changes = manifest.changed_inputs(tuple(roles))
     if changes:
         more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
         raise JobError(

@@ -4,20 +4,24 @@ They lie in ``left-out/<case id>/`` of the job's folder, as results do.
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.tffs import TffsParameters
 from SSLSegLib.progress import Progress
 from SSLSegLib.pseudolabels.storage import is_complete, save_pseudo_label
+from SSLSegLib.tffs.options import TffsOptions
 
 if TYPE_CHECKING:
+    from SSLSegLib.evaluation.scores import CaseScores
     from SSLSegLib.pseudolabels.label import PseudoLabel
     from SSLSegLib.selftraining.run import HeldOut
+    from SSLSegLib.weights.loading import LoadedSam2
 
-__all__ = ["held_out"]
+__all__ = ["held_out", "segment_left_out"]
 
 _FOLDER = "left-out"
 
@@ -49,32 +53,57 @@ def _segment(
     finished: list[str],
     progress: Progress,
 ) -> None:
+    def keep(label: "PseudoLabel") -> None:
+        save_pseudo_label(folders[label.case_id], label, cohort.classes)
+
+    progress("stage", stage="labelled cases left out in turn", total=None)
+    segment_left_out(
+        cohort,
+        parameters.weights,
+        parameters.options,
+        device=parameters.device,
+        threads=parameters.threads,
+        seed=seed,
+        progress=_without_results(progress),
+        sink=keep,
+        skip=finished,
+    )
+
+
+def segment_left_out(
+    cohort: Cohort,
+    weights: str,
+    options: TffsOptions,
+    *,
+    device: str,
+    threads: int,
+    loaded: "Callable[[LoadedSam2], None]" = lambda model: None,
+    **how: Any,
+) -> "list[CaseScores]":
+    """:func:`~SSLSegLib.pipelines.leave_one_out` by weights that are in memory only meanwhile, and a scratch folder.
+
+    Args:
+        cohort: Its labelled cases take part.
+        weights: A name in the catalogue or a file.
+        options: Of the pseudo-labelling.
+        device, threads: Where.
+        loaded: Told of the model before it is used.
+        how: ``seed``, ``progress``, ``sink`` and ``skip`` of :func:`~SSLSegLib.pipelines.leave_one_out`.
+    """
     import torch
 
     from SSLSegLib.pipelines import leave_one_out
     from SSLSegLib.weights.loading import load_sam2
 
-    def keep(label: "PseudoLabel") -> None:
-        save_pseudo_label(folders[label.case_id], label, cohort.classes)
-
-    progress("stage", stage="labelled cases left out in turn", total=None)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(parameters.threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
-        model = load_sam2(parameters.weights, parameters.device)
+        model = load_sam2(weights, device)
+        loaded(model)
         with tempfile.TemporaryDirectory(prefix="sslseg-") as scratch:
-            leave_one_out(
-                cohort,
-                model,
-                parameters.options,
-                seed=seed,
-                progress=_without_results(progress),
-                scratch=Path(scratch),
-                sink=keep,
-                skip=finished,
-            )
+            return leave_one_out(cohort, model, options, scratch=Path(scratch), **how)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _without_results(progress: Progress) -> Progress:

@@ -27,6 +27,7 @@ def refuse_links(folder: Path) -> None:
 def _written_places(folder: Path) -> Iterator[Path]:
     """Everything at the top of the folder, and everything in the folders that a job writes."""
     yield from sorted(folder.iterdir())
-    for name in ("logs", "predictions", "report", "results", "scratch", "selftraining", "unimatch"):
-        if (folder / name).is_dir():
-            yield from sorted((folder / name).rglob("*"))
+    fixed = ("left-out", "logs", "predictions", "report", "results", "scratch", "unimatch")
+    for written in (*(folder / name for name in fixed), *sorted(folder.glob("selftraining*"))):
+        if written.is_dir():
+            yield from sorted(written.rglob("*"))

@@ -121,9 +121,14 @@ class Manifest(BaseModel):
         hashes = {role: file.sha256 for role, file in self.inputs.items()}
         return self.kind, self.seed, self.checked_parameters(), hashes
 
-    def changed_inputs(self) -> list[str]:
-        """For each input file that is gone or has other content now: what has changed."""
-        return [difference for file in self.inputs.values() if (difference := file.difference())]
+    def changed_inputs(self, roles: tuple[str, ...] = ("",)) -> list[str]:
+        """For each input file that is gone or has other content now: what has changed.
+
+        Args:
+            roles: How the roles begin of those that are looked at; all, where it is left out.
+        """
+        wanted = [file for name, file in self.inputs.items() if name.startswith(roles)]
+        return [difference for file in wanted if (difference := file.difference())]
 
 
 def read_manifest(path: Path) -> Manifest:

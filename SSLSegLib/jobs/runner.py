@@ -20,7 +20,7 @@ from SSLSegLib.jobs.manifest import software_versions, utc_now
 from SSLSegLib.jobs.schedulers import require_scheduler
 from SSLSegLib.progress import Progress, silent
 
-__all__ = ["EXIT_CODES", "run_job"]
+__all__ = ["EXIT_CODES", "run_job", "termination_as_interrupt"]
 
 # How a process that ran a job ends: 0 finished, 1 unexpected, 2 an error with a way out, 3 cancelled.
 EXIT_CODES: dict[Status, int] = {"finished": 0, "failed": 2, "cancelled": 3}
@@ -92,7 +92,7 @@ def run_job(
             progress(status, **said, **fields)
 
         try:
-            stack.enter_context(_termination_as_interrupt())
+            stack.enter_context(termination_as_interrupt())
             job.write_state(state)
             tell("started", kind=kind.name, versions=software_versions(), resumed=lock.taken_over_from is not None)
             if others := _other_software(job):
@@ -157,7 +157,7 @@ def _disk_failure(error: OSError, job: Job) -> JobError:
 
 
 @contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
+def termination_as_interrupt() -> Iterator[None]:
     """SIGTERM (and Ctrl-Break on Windows) end the run like Ctrl-C, where Python lets us say so: in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield

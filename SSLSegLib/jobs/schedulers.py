@@ -11,7 +11,7 @@ What the tasks are: :mod:`SSLSegLib.jobs.cluster_cases` and :mod:`SSLSegLib.jobs
 
 import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ __all__ = [
     "is_local",
     "parse_scheduler",
     "patience_of",
+    "require_devices",
     "require_scheduler",
     "resources_of",
 ]
@@ -59,6 +60,20 @@ class Scheduler:
     target: str = ""
     send: bool = False
     certificate: Certificate | None = None
+
+
+def require_devices(scheduler: str, names: Iterable[str]) -> None:
+    """Try the devices of this machine before any work; on a cluster there are others.
+
+    Raises:
+        DeviceError: One of them is not there or does not compute.
+    """
+    if not is_local(scheduler):
+        return
+    for name in sorted(set(names) - {"cpu"}):  # which is always there, and torch takes long to load
+        from SSLSegLib.weights.device import resolve_device
+
+        resolve_device(name)
 
 
 def is_local(text: str) -> bool:

@@ -11,7 +11,9 @@ from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.errors import JobError
 from SSLSegLib.files import write_json
 from SSLSegLib.jobs.folder import Job
+from SSLSegLib.jobs.inputs import refuse_changed_inputs
 from SSLSegLib.jobs.kinds import JobKind
+from SSLSegLib.jobs.links import refuse_links
 from SSLSegLib.jobs.lock import JobLock
 from SSLSegLib.jobs.manifest import Manifest
 from SSLSegLib.processes import as_argument
@@ -20,11 +22,14 @@ from SSLSegLib.selftraining.options import Configuration, FirstLabels, Preset, S
 
 if TYPE_CHECKING:
     from SSLSegLib.selftraining.report import RoundReport
+    from SSLSegLib.selftraining.run import How, Trainer
 
 __all__ = [
     "KIND",
     "WORK",
     "SelfTrainingParameters",
+    "how_to_train",
+    "labelled_cohort",
     "refine",
     "require_nnunet",
     "selftraining_manifest",
@@ -127,14 +132,18 @@ def refine(
         SSLSegError: The labels cannot be refined, or a training fails.
     """
     from SSLSegLib.jobs.cluster_folds import fold_trainer
-    from SSLSegLib.jobs.left_out import held_out
+    from SSLSegLib.jobs.schedulers import require_devices, require_scheduler
     from SSLSegLib.selftraining.children import real_device
     from SSLSegLib.selftraining.rounds import revert, self_train, train_labelled_only
 
     cohort = require_labels(job)
     options = parameters.options(seed)
+    require_scheduler(scheduler, KIND)
+    require_devices(scheduler, options.devices)
     results = {case.id: job.result_folder(case.id) for case in cohort.unlabelled}
+    refuse_links(job.folder)
     with JobLock(job.lock_path):
+        refuse_changed_inputs(job.manifest, cohort)  # the labels were made of these scans
         work = training_folder(job, cohort, options)
         if parameters.revert_to is not None and not (reverted and reverted.exists()):
             moved = revert(work, parameters.revert_to)
@@ -145,20 +154,26 @@ def refine(
                 write_json(reverted, {"rounds": moved})
         with fold_trainer(scheduler, options.devices, options.folds, progress, job.logs) as (devices, trainer):
             there = options.model_copy(update={"devices": devices})
+            how = how_to_train(job, cohort, real_device(options.devices[0]), trainer, progress)
             if parameters.labelled_only:
-                train_labelled_only(cohort, results, work, there, progress=progress, trainer=trainer)
+                train_labelled_only(cohort, results, work, there, **how)
                 return work, []
-            outcome = self_train(
-                cohort,
-                results,
-                work,
-                there,
-                progress=progress,
-                trainer=trainer,
-                held_out=held_out(job, cohort, progress),
-                device=real_device(options.devices[0]),
-            )
-            return work, list(outcome.rounds)
+            return work, list(self_train(cohort, results, work, there, **how).rounds)
+
+
+def how_to_train(job: Job, cohort: Cohort, device: str, trainer: "Trainer", progress: Progress) -> "How":
+    """What every training in a job is told beside its options.
+
+    Args:
+        job: Whose method the first labels are compared with.
+        cohort: Its cohort.
+        device: For what this process computes itself.
+        trainer: Where the folds are trained.
+        progress: Listener.
+    """
+    from SSLSegLib.jobs.left_out import held_out
+
+    return {"progress": progress, "trainer": trainer, "held_out": held_out(job, cohort, progress), "device": device}
 
 
 def require_nnunet() -> None:
@@ -171,16 +186,30 @@ def require_nnunet() -> None:
         raise JobError("nnU-Net is not installed.", remedy="Install nnunetv2 (in Slicer: the NNUNet extension).")
 
 
+def labelled_cohort(job: Job) -> Cohort:
+    """The cohort that a job labels.
+
+    Raises:
+        JobError: The job is of a kind that labels nothing.
+    """
+    parameters = job.manifest.checked_parameters()
+    cohort_of = getattr(parameters, "loaded_cohort", None)
+    if cohort_of is None:
+        remedy = "Name one that does."
+        if isinstance(parameters, SelfTrainingParameters):
+            remedy = f"Name the job whose labels it refines: {as_argument(parameters.job)}"
+        raise JobError(f"{job.folder} is no job that labels cases.", remedy=remedy)
+    cohort: Cohort = cohort_of()
+    return cohort
+
+
 def require_labels(job: Job) -> Cohort:
     """The cohort of a job that has labelled cases.
 
     Raises:
         JobError: The job is of a kind that labels nothing, or has not labelled anything yet.
     """
-    cohort_of = getattr(job.manifest.checked_parameters(), "loaded_cohort", None)
-    if cohort_of is None:
-        raise JobError(f"{job.folder} is no job that labels cases.", remedy="Name the folder of one.")
-    cohort: Cohort = cohort_of()
+    cohort = labelled_cohort(job)
     if not any(job.result_folder(case.id).is_dir() for case in cohort.unlabelled):
         raise JobError(
             f"{job.folder} has no pseudo-labels yet.", remedy=f"Run it first: sslseg run {as_argument(job.folder)}"
@@ -194,7 +223,8 @@ def preflight(job: Job, progress: Progress) -> None:
 
     require_nnunet()
     refuse_sending(job.scheduler)
-    require_labels(Job.open(Path(job.manifest.checked_parameters().job)))  # type: ignore[attr-defined]
+    parameters: SelfTrainingParameters = job.manifest.checked_parameters()  # type: ignore[assignment]
+    require_labels(Job.open(Path(parameters.job)))
 
 
 def run(job: Job, progress: Progress) -> None:

@@ -36,6 +36,7 @@ _ASK_SECONDS = 30  # for an answer of sbatch or squeue
 _LOOK_SECONDS = 5  # between two looks for a first worker
 _REPLACE_SECONDS = 15  # between two looks for lost workers
 _FAILED_STARTS = 5  # SLURM jobs that are replaced though their worker never came; more would fail, too
+_WRITE_ONE = "Write it as docs/cluster.md shows."
 _LOG = logging.getLogger("SSLSegLib")
 
 
@@ -78,9 +79,11 @@ def read_slurm_configuration(path: Path) -> SlurmConfiguration:
     try:
         return SlurmConfiguration.model_validate(read_json(path))
     except ValidationError as error:
-        raise JobError(f"The SLURM configuration {path} is wrong: {first_problem(error)}.") from error
+        problem = f"The SLURM configuration {path} is wrong: {first_problem(error)}."
+        raise JobError(problem, remedy=_WRITE_ONE) from error
     except (OSError, ValueError) as error:
-        raise JobError(f"The SLURM configuration {path} cannot be read: {error}.") from error
+        problem = f"The SLURM configuration {path} cannot be read: {getattr(error, 'strerror', None) or error}."
+        raise JobError(problem, remedy=_WRITE_ONE) from error
 
 
 def slurm_cluster_arguments(

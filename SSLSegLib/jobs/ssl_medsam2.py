@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.files import read_json, sha256_of, write_json
 from SSLSegLib.jobs import tffs
+from SSLSegLib.jobs.failed_start import free_place
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.inputs import cohort_inputs
 from SSLSegLib.jobs.kinds import JobKind
 from SSLSegLib.jobs.labelling import check_cases
 from SSLSegLib.jobs.manifest import Manifest
-from SSLSegLib.jobs.selftraining import WORK, require_nnunet
+from SSLSegLib.jobs.selftraining import WORK, how_to_train, require_nnunet
 from SSLSegLib.jobs.tffs import TffsParameters, tffs_manifest
 from SSLSegLib.progress import Progress
 from SSLSegLib.selftraining.options import SelfTrainingOptions
@@ -101,7 +102,6 @@ def preflight(job: Job, progress: Progress) -> None:
 def run(job: Job, progress: Progress) -> None:
     """Algorithm 1, then the comparison and the predictions; whatever is finished is kept and skipped."""
     from SSLSegLib.jobs.cluster_folds import fold_trainer
-    from SSLSegLib.jobs.left_out import held_out
     from SSLSegLib.pipelines import ssl_medsam2
     from SSLSegLib.selftraining.rounds import train_labelled_only
 
@@ -119,20 +119,11 @@ def run(job: Job, progress: Progress) -> None:
         trainer,
     ):
         training = parameters.training.model_copy(update={"devices": devices})
-        refined = ssl_medsam2(
-            cohort,
-            pseudo_label_cases,
-            results,
-            work,
-            training,
-            progress=tell,
-            trainer=trainer,
-            held_out=held_out(job, cohort, tell),
-            device=device,
-        )
+        how = how_to_train(job, cohort, device, trainer, tell)
+        refined = ssl_medsam2(cohort, pseudo_label_cases, results, work, training, **how)
         _predict(job, cohort, refined.model, device, tell)
         if parameters.baseline and any(case.reference for case in cohort.test):
-            train_labelled_only(cohort, results, work, training, progress=tell, trainer=trainer)
+            train_labelled_only(cohort, results, work, training, **how)
             _predict(job, cohort, _baseline(job), device, tell)
     if parameters.report:
         _write_report(job, cohort, progress)
@@ -202,8 +193,11 @@ def _predict(job: Job, cohort: Cohort, model: "RoundFolder", device: str, progre
     for case in cohort.test:
         made = output / case.id / "result.json"
         if not made.is_file() or read_json(made).get("checkpoints") != checkpoints:
-            made.unlink(missing_ok=True)
             missing.append(case)
+            if made.parent.exists():
+                aside = free_place(job.logs / "replaced" / case.id)
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                made.parent.rename(aside)
     if missing:
         predict_cases(load_model(model), cohort, missing, output, device=device, progress=progress)
 

@@ -37,6 +37,8 @@ __all__ = [
 
 LABELS_FILE = "labels.nii.gz"
 
+_MEANT = ("background", "ignore")  # to nnU-Net these are the value 0 and voxels to leave out of the loss
+
 
 class ClassValues:
     """The cohort's label values and nnU-Net's, which are 1, 2, ... in the order of the classes."""
@@ -63,8 +65,9 @@ class ClassValues:
 
     @property
     def nnunet_labels(self) -> dict[str, int]:
-        """The ``labels`` of ``dataset.json``."""
-        return {"background": 0, **{each.name: place for place, each in enumerate(self.classes, start=1)}}
+        """The ``labels`` of ``dataset.json``; names that nnU-Net takes for something else are said otherwise."""
+        names = [f"{each.name} (class)" if each.name in _MEANT else each.name for each in self.classes]
+        return {"background": 0, **{name: place for place, name in enumerate(names, start=1)}}
 
 
 @dataclass(frozen=True)

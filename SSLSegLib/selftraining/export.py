@@ -1,6 +1,7 @@
 """A trained round as a standard nnU-Net v2 model folder, for ``nnUNetv2_predict`` and SlicerNNUnet."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -49,14 +50,21 @@ def export_model(target: RoundFolder, output: Path, cohort: Cohort, name: str = 
         "checkpoints": {str(fold): digest for fold, digest in report.checkpoints.items()},
     }
     plans = json.loads((source / "plans.json").read_text(encoding="utf-8"))
-    for fold in sorted(report.folds):
-        path = source / f"fold_{fold}" / "checkpoint_final.pth"
-        if not path.is_file():
-            raise SelfTrainingError(f"{path} is missing.", remedy="Train the round again (revert it first).")
-        checkpoint = load_checkpoint(path)
-        with atomic_path(model / f"fold_{fold}" / "checkpoint_final.pth") as temporary:
-            torch.save({key: checkpoint[key] for key in _NEEDED}, temporary)
-    write_text(model / "dataset_fingerprint.json", (source / "dataset_fingerprint.json").read_text(encoding="utf-8"))
-    write_json(model / "dataset.json", dataset)
-    write_json(model / "plans.json", {**plans, "dataset_name": name})
+    part = model.with_name(f".part-{model.name}")  # half a model in its place would be one that no tool can read
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        for fold in sorted(report.folds):
+            path = source / f"fold_{fold}" / "checkpoint_final.pth"
+            if not path.is_file():
+                raise SelfTrainingError(f"{path} is missing.", remedy="Train the round again (revert it first).")
+            checkpoint = load_checkpoint(path)
+            with atomic_path(part / f"fold_{fold}" / "checkpoint_final.pth") as temporary:
+                torch.save({key: checkpoint[key] for key in _NEEDED}, temporary)
+        fingerprint = (source / "dataset_fingerprint.json").read_text(encoding="utf-8")
+        write_text(part / "dataset_fingerprint.json", fingerprint)
+        write_json(part / "dataset.json", dataset)
+        write_json(part / "plans.json", {**plans, "dataset_name": name})
+        part.rename(model)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return model

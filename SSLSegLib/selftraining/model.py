@@ -71,7 +71,7 @@ def find_round(work: Path, which: int | str | None = None) -> RoundFolder:
     finished = folder.finished_rounds()
     if which == "baseline":
         target = folder.baseline
-    elif which is not None and not str(which).isdigit():
+    elif which is not None and not str(which).isdecimal():
         raise SelfTrainingError(f"'{which}' is no round.", remedy="Give its number, or 'baseline'.")
     else:
         target = folder.round(int(which) if which is not None else (finished[-1] if finished else 1))

@@ -4,8 +4,11 @@
 of 5 different predictions." As in nnU-Net, the average is over logits, before the softmax.
 """
 
+import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import torch
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.cohort import Case, Cohort
 from SSLSegLib.cases.geometry import Geometry
-from SSLSegLib.cases.headers import ENDINGS
+from SSLSegLib.cases.headers import ENDINGS, read_header
 from SSLSegLib.cases.reading import read_image
 from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label, write_scalar
@@ -76,7 +79,14 @@ def predict_case(
 
     predictor = predictor or model.predictor(torch.device(device))
     values = ClassValues(classes)
-    geometry = read_image(list(images), case_id=case_id).geometry
+    volume = read_image(list(images), case_id=case_id)
+    if not np.isfinite(volume.array.sum(dtype=np.float64)):  # one such voxel makes every voxel of the result nonsense
+        raise CaseError(
+            "The image holds voxels that are not finite (NaN or infinite).",
+            case_id=case_id,
+            remedy="replace them, for example by 0, and save the file again.",
+        )
+    geometry = volume.geometry
     manager, settings = predictor.plans_manager, predictor.configuration_manager
     with tempfile.TemporaryDirectory() as scratch:
         files = image_files(images, Path(scratch), "image", case_id)
@@ -136,11 +146,16 @@ def predict_files(
         The names that were predicted now.
 
     Raises:
-        CaseError: When an image cannot be used, or its folder holds the prediction of another image or model.
+        CaseError: When an image cannot be used, or its folder holds the prediction of another image or model, or other
+            files.
     """
+    for name, files in images.items():  # a wrong one is said before the others are predicted
+        for file in files:
+            read_header(file, case_id=name)
     origins = {name: _origin(model, files) for name, files in images.items()}
     for name, origin in origins.items():
         _refuse_another(Path(output) / name, name, origin)
+    Path(output).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is said before any work
     predictor = model.predictor(torch.device(device))
     made = []
     progress("stage", stage="predicting", total=len(images))
@@ -148,7 +163,8 @@ def predict_files(
         folder = Path(output) / name
         if not (folder / "result.json").is_file():
             found = predict_case(model, list(files), classes, device=device, case_id=name, predictor=predictor)
-            _save(folder, name, found, classes, model, origins[name])
+            with _new_folder(folder) as part:
+                _save(part, name, found, classes, model, origins[name])
             made.append(name)
             progress("result", case=name)
         progress("progress", stage="predicting", done=done, total=len(images), case=name)
@@ -187,11 +203,13 @@ def named_images(paths: Iterable[Path]) -> dict[str, list[Path]]:
     """Images by the name of their prediction, one file each, as :func:`predict_files` takes them.
 
     Raises:
-        CaseError: Two have one name: their predictions would have one place.
+        CaseError: Two have one name: their predictions would have one place. Or one has none.
     """
     named: dict[str, list[Path]] = {}
     for path in paths:
-        name = image_name(path)
+        name = image_name(Path(os.path.abspath(path)))  # of "." too, a DICOM folder that one stands in
+        if name in ("", ".", ".."):
+            raise CaseError(f"{path} has no name to call its prediction by.", remedy="Rename it.")
         if name in named:
             raise CaseError(
                 f"{named[name][0]} and {path} have one name, and so would their predictions.",
@@ -212,8 +230,17 @@ def _origin(model: TrainedModel, files: Sequence[Path]) -> dict[str, object]:
 
 
 def _refuse_another(folder: Path, name: str, origin: Mapping[str, object]) -> None:
-    """A finished prediction is kept, but never taken for that of another image of the same name."""
+    """A finished prediction is kept, but never taken for that of another image of the same name.
+
+    Nor is a folder of the same name that somebody else has filled: predictions come whole, by one rename.
+    """
     if not (folder / "result.json").is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CaseError(
+                f"{folder} is there already and holds no prediction.",
+                case_id=name,
+                remedy="Name another folder with --out. Nothing was changed.",
+            )
         return
     record = read_json(folder / "result.json")
     for part, what in (("images", "image"), ("checkpoints", "model")):
@@ -223,6 +250,21 @@ def _refuse_another(folder: Path, name: str, origin: Mapping[str, object]) -> No
                 case_id=name,
                 remedy="Name another folder with --out. Nothing was changed.",
             )
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes this one on success, so that files of a killed run are never mixed in."""
+    part = folder.with_name(f".part-{folder.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.is_dir():
+            folder.rmdir()  # empty, or it fails; Windows renames onto no folder
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _logits(predictor: object, weights: dict[str, torch.Tensor], data: torch.Tensor) -> torch.Tensor:

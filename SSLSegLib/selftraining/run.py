@@ -27,6 +27,7 @@ from SSLSegLib.selftraining.dataset import (
     result_folders,
     write_corrected,
 )
+from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.folders import RoundFolder, WorkFolder
 from SSLSegLib.selftraining.folds import Split, assign_folds, splits
 from SSLSegLib.selftraining.follow import Follower
@@ -218,6 +219,12 @@ class Run:
         if not trained and not labelled_only:
             self.progress("warning", message="No pseudo-label is fit for training; only labelled cases are used.")
         by_case = splits(self.folds, by_person, trained)
+        if not any(split["val"] for split in by_case):
+            raise SelfTrainingError(
+                "Every unlabelled case has been corrected, so there is nothing left to refine.",
+                remedy="Add unlabelled cases, or make a cohort in which the corrected ones are labelled. Finished "
+                "rounds and their models stay.",
+            )
         roles = RoundRoles(
             labelled=tuple(by_person),
             trained=tuple(trained),

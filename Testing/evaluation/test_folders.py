@@ -11,6 +11,7 @@ from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label
 from SSLSegLib.errors import CaseError, CohortError
 from SSLSegLib.evaluation.folders import evaluate_folder, find_predictions
+from SSLSegLib.files import write_json
 
 
 def dice_of(evaluation) -> dict[str, float]:
@@ -40,6 +41,16 @@ def test_folders_are_matched_by_name_whatever_the_ending(job, tmp_path):
     assert dice_of(evaluation) == {"near": round(6 / 7, 4), "off": round(4 / 7, 4)}
     assert evaluation.without_reference == ("stranger",)
     assert evaluation.without_prediction == ("exact", "missed")
+
+
+def test_what_predict_wrote_is_scored_and_not_called_damaged(job, tmp_path):
+    for case in ("near", "off"):
+        (tmp_path / case).mkdir()
+        shutil.copy(job.results / case / "labels.nii.gz", tmp_path / case)
+        record = {"case_id": case, "method": "FSL-nnUNet", "model": "round 1", "checkpoints": {"0": "0" * 64}}
+        write_json(tmp_path / case / "result.json", record)
+    evaluation = evaluate_folder(tmp_path, job.folder / "cohort.json")
+    assert dice_of(evaluation) == {"near": round(6 / 7, 4), "off": round(4 / 7, 4)}
 
 
 def test_without_classes_every_value_of_the_references_is_scored(job, tmp_path):

@@ -1,7 +1,11 @@
 """The job that refines another one: what it asks of the training, where that lies, and what it undoes only once."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -10,8 +14,10 @@ from SSLSegLib.__main__ import app
 from SSLSegLib.errors import JobError
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.lock import JobLock
+from SSLSegLib.jobs.manifest import write_manifest
 from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.jobs.selftraining import selftraining_manifest, training_folder
+from SSLSegLib.processes import library_path
 from SSLSegLib.selftraining import rounds
 from SSLSegLib.selftraining.folders import WorkFolder
 from SSLSegLib.selftraining.options import SelfTrainingOptions
@@ -115,6 +121,40 @@ def test_a_job_without_labels_is_refused(training, tmp_path, small_manifest, mak
             run_job(Job.create(tmp_path / f"refine-{source.folder.name}", selftraining_manifest(source)))
 
 
+def _with_other_content(manifest, role):
+    other = manifest.inputs[role].model_copy(update={"sha256": "0" * 64})
+    return manifest.model_copy(update={"inputs": {**manifest.inputs, role: other}})
+
+
+def test_scans_that_have_changed_since_they_were_labelled_are_refused_but_not_other_weights(training, labelled):
+    write_manifest(labelled.folder / "manifest.json", _with_other_content(labelled.manifest, "weights"))
+    assert call("self-train", labelled.folder, "--device", "cpu").exit_code == 0
+    write_manifest(labelled.folder / "manifest.json", _with_other_content(labelled.manifest, "c1/image_0"))
+    said = call("self-train", labelled.folder, "--device", "cpu")
+    assert said.exit_code == 2
+    assert "c1" in said.output
+    assert "has other content" in said.output
+    assert len(training.asked) == 1
+
+
+def test_an_estimate_of_quality_is_not_made_of_other_scans_than_its_manifest_names(tmp_path, small_manifest):
+    manifest = _with_other_content(small_manifest, "c0/image_0").model_copy(update={"kind": "expect"})
+    with pytest.raises(JobError, match="has other content"):
+        run_job(Job.create(tmp_path / "expect", manifest))
+
+
+@pytest.mark.parametrize("place", ["selftraining/rounds", "selftraining-2", "left-out/c0", "predictions"])
+def test_nothing_is_written_or_deleted_through_a_link_in_the_job_that_is_refined(training, labelled, tmp_path, place):
+    (tmp_path / "mine").mkdir()
+    link = labelled.folder / place
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "mine")
+    said = call("self-train", labelled.folder, "--device", "cpu")
+    assert said.exit_code == 2
+    assert f"{link} is a link" in said.output
+    assert training.asked == []
+
+
 def test_data_of_a_training_are_not_sent(training, refinement):
     job = refinement()
     job.scheduler = "dask://head:8786?data=send"
@@ -124,6 +164,57 @@ def test_data_of_a_training_are_not_sent(training, refinement):
 
 def call(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--device", "cuda:99", "cuda:99 cannot be used"),
+        ("--device", "banana", "no device named"),
+        ("--scheduler", "slurm:none.json", "none.json cannot be read: No such file"),
+    ],
+)
+def test_a_wrong_device_or_scheduler_is_said_before_any_work(training, labelled, option, value, words):
+    before = set(labelled.folder.rglob("*"))
+    said = call("self-train", labelled.folder, "--device", "cpu", option, value)
+    assert said.exit_code == 2
+    assert words in said.output
+    assert training.asked == []
+    assert set(labelled.folder.rglob("*")) == before
+
+
+def test_a_cancelled_training_says_how_to_go_on_and_ends_with_3(training, labelled, monkeypatch):
+    def interrupted(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)  # as `jobs cancel` asks
+
+    monkeypatch.setattr(rounds, "self_train", interrupted)
+    said = call("self-train", labelled.folder, "--device", "cpu")
+    assert said.exit_code == 3, said.output
+    assert "The same command goes on" in said.output
+    assert not labelled.lock_path.exists()
+
+
+def test_a_training_in_a_finished_job_can_be_cancelled(labelled):
+    holder = "import sys, time\nfrom pathlib import Path\nfrom SSLSegLib.jobs.lock import JobLock\n"
+    holder += "with JobLock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(300)"
+    environment = {**os.environ, "PYTHONPATH": library_path()}
+    command = [sys.executable, "-c", holder, str(labelled.lock_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
+        assert child.stdout.readline() == b"held\n"
+        said = call("jobs", "cancel", labelled.folder)
+        assert said.exit_code == 0, said.output
+        assert "The training in the job was ended; the job itself is finished" in said.output
+        child.wait(30)
+    assert "not running" in call("jobs", "cancel", labelled.folder).output
+
+
+@pytest.mark.parametrize(
+    "command", [["predict"], ["export-model", "--out", "model"], ["self-train", "--device", "cpu"]]
+)
+def test_a_job_that_labels_nothing_is_refused_and_the_one_it_refines_is_named(labelled, refinement, command):
+    said = call(command[0], refinement().folder, *command[1:])
+    assert said.exit_code == 2, said.output
+    assert f"Name the job whose labels it refines: {labelled.folder}" in said.output
 
 
 def test_the_command_line_says_which_training_is_the_new_one_and_names_it_to_predict(training, labelled):

@@ -43,6 +43,15 @@ def test_class_values_become_consecutive_and_come_back():
     assert values.nnunet_labels == {"background": 0, "ball": 1, "box": 2}
 
 
+def test_names_that_mean_something_else_to_nnunet_are_not_given_to_it():
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    classes = [CLASSES[0].model_copy(update={"name": "background"}), CLASSES[1].model_copy(update={"name": "ignore"})]
+    manager = LabelManager(ClassValues(classes).nnunet_labels, None)
+    assert manager.foreground_labels == [1, 2]
+    assert not manager.has_ignore_label
+
+
 def test_test_cases_and_references_do_not_appear(cohort, tmp_path):
     shutil.rmtree(cohort.folder / "references")
     _, dataset, _ = _export(cohort, tmp_path / "work")

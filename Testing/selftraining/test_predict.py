@@ -12,7 +12,9 @@ import pytest
 import SimpleITK
 import torch
 
+from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.cases.reading import read_geometry, read_image, read_label_file
+from SSLSegLib.cases.writing import write_scalar
 from SSLSegLib.errors import CaseError
 from SSLSegLib.files import sha256_of, write_json
 from SSLSegLib.selftraining.errors import SelfTrainingError
@@ -110,6 +112,16 @@ def test_prediction_files_lie_in_the_exact_grid_and_finished_ones_are_kept(finis
     assert predict_cases(model, finished.cohort, [case], tmp_path) == []
 
 
+GRID = Geometry((2, 3, 4), np.eye(4))
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """A small image file."""
+    write_scalar(tmp_path / "t1.nii.gz", np.zeros(GRID.shape, np.float32), GRID)
+    return tmp_path / "t1.nii.gz"
+
+
 class FakeModel:
     """Knows its checkpoints and can predict nothing: nothing may come so far."""
 
@@ -125,13 +137,75 @@ class FakeModel:
 )
 def test_a_finished_prediction_is_never_taken_for_that_of_another_image_or_model(tmp_path, image, checkpoint, said):
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "t1.nii.gz").write_text(name)
+        write_scalar(tmp_path / name / "t1.nii.gz", np.full((2, 3, 4), ord(name), np.float32), GRID)
     done = {"images": [sha256_of(tmp_path / "a" / "t1.nii.gz")], "checkpoints": {"0": "one"}}
     write_json(tmp_path / "out" / "t1" / "result.json", done)
     images = named_images([tmp_path / image / "t1.nii.gz"])
     with pytest.raises(CaseError, match=said):
         predict_files(FakeModel(checkpoint), images, CLASSES, tmp_path / "out")
+
+
+@pytest.mark.parametrize("there", ["t1/labels.nii.gz", "t1"])
+def test_a_folder_that_somebody_else_has_filled_is_not_written_into(tmp_path, scan, there):
+    mine = tmp_path / "out" / there
+    mine.parent.mkdir(parents=True)
+    mine.write_text("my own")
+    with pytest.raises(CaseError, match="holds no prediction"):
+        predict_files(FakeModel("one"), named_images([scan]), CLASSES, tmp_path / "out")
+    assert mine.read_text() == "my own"
+
+
+def test_what_a_killed_prediction_left_is_not_mixed_with_the_new_one(finished, model, tmp_path):
+    (case,) = finished.cohort.test
+    half = tmp_path / f".part-{case.id}"
+    half.mkdir()
+    (half / "probability_9.nii.gz").write_text("half")
+    predict_cases(model, finished.cohort, [case], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [case.id]
+    assert not (tmp_path / case.id / "probability_9.nii.gz").exists()
+
+
+def test_a_missing_or_damaged_image_is_said_before_the_others_are_predicted(tmp_path, scan):
+    (tmp_path / "damaged.nii.gz").write_bytes(b"")
+    for wrong in ("nowhere", "damaged"):
+        images = named_images([scan, tmp_path / f"{wrong}.nii.gz"])
+        with pytest.raises(CaseError, match=f"{wrong}.nii.gz"):
+            predict_files(FakeModel("one"), images, CLASSES, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_with_voxels_that_are_no_number_is_refused(model, tmp_path):
+    array = np.ones((4, 8, 8), np.float32)
+    array[1, 2, 3] = np.nan
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(tmp_path / "t1.nrrd"))
+    with pytest.raises(CaseError, match="not finite"):
+        predict_case(model, [tmp_path / "t1.nrrd"], CLASSES, case_id="t1")
+
+
+def test_an_output_folder_that_cannot_be_made_is_said_before_any_work(tmp_path, scan):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        predict_files(FakeModel("one"), named_images([scan]), CLASSES, tmp_path / "file")
+
+
+def test_a_prediction_has_a_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list(named_images([Path()])) == [tmp_path.name]
+    for nameless in (".nii.gz", "...nii.gz", "/"):
+        with pytest.raises(CaseError, match="no name"):
+            named_images([Path(nameless)])
+
+
+def test_half_a_model_is_not_left_where_it_was_to_be_exported(finished, tmp_path):
+    shutil.copytree(finished.work / "rounds" / "2", tmp_path / "rounds" / "2")
+    shutil.copytree(finished.work / "rounds" / "1", tmp_path / "rounds" / "1")
+    target = find_round(tmp_path)
+    (target.fold("2d", 1) / "checkpoint_final.pth").rename(tmp_path / "checkpoint")
+    with pytest.raises(SelfTrainingError, match="missing"):
+        export_model(target, tmp_path / "out", finished.cohort)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    (tmp_path / "checkpoint").rename(target.fold("2d", 1) / "checkpoint_final.pth")
+    assert (export_model(target, tmp_path / "out", finished.cohort) / "plans.json").is_file()
 
 
 def test_two_images_of_one_name_are_refused():
@@ -150,8 +224,9 @@ def test_a_round_that_is_not_finished_is_refused(finished):
         find_round(finished.work, "7")
     with pytest.raises(SelfTrainingError, match="baseline"):
         find_round(finished.work, "baseline")
-    with pytest.raises(SelfTrainingError, match="no round"):
-        find_round(finished.work, "last")
+    for nonsense in ("last", "²"):
+        with pytest.raises(SelfTrainingError, match="no round"):
+            find_round(finished.work, nonsense)
 
 
 @pytest.mark.parametrize(("file", "name"), [("a/new_01.nii.gz", "new_01"), ("x.y.nrrd", "x.y"), ("dicom", "dicom")])

@@ -10,6 +10,7 @@ import SimpleITK
 from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.cases.reading import read_geometry, read_label_file
 from SSLSegLib.pseudolabels.review import CORRECTED_LABEL, save_review
+from SSLSegLib.selftraining.dataset import Decisions
 from SSLSegLib.selftraining.errors import SelfTrainingError
 from SSLSegLib.selftraining.folders import DATASET, WorkFolder
 from SSLSegLib.selftraining.rounds import revert, self_train
@@ -160,6 +161,14 @@ def test_corrected_cases_join_the_labelled_ones_with_the_persons_label(reviewed)
     trained_on = _read(work / "rounds" / "1" / "labels" / "c4.nii.gz")
     assert (trained_on == _read(work / "rounds" / "1" / "labels" / "c3.nii.gz")).all()
     assert not (work / "rounds" / "1" / "predictions" / "c4.nii.gz").exists()
+
+
+def test_where_every_case_was_corrected_there_is_nothing_to_train_and_no_round_without_a_model(finished, tmp_path):
+    work = WorkFolder(finished.copy_planned(tmp_path / "work"))
+    given = {case.id: finished.results / case.id / "labels.nii.gz" for case in finished.cohort.unlabelled}
+    with pytest.raises(SelfTrainingError, match="nothing left to refine"):
+        self_train(finished.cohort, finished.results, work.path, tiny_options(), decisions=Decisions(corrected=given))
+    assert not work.round(1).path.exists()
 
 
 def test_the_baseline_sees_no_pseudo_label(finished, tmp_path):
