@@ -70,7 +70,9 @@ def segment(
     position_weight: Annotated[
         float, typer.Option(min=0, help="How much a template of another level of the body counts less.")
     ] = 0.0,
-    named: Annotated[bool, typer.Option("--named", help="Tell the language model the class's name.")] = False,
+    named: Annotated[
+        bool, typer.Option("--named", help="Tell the language model the class's name (for a VESSA trained so).")
+    ] = False,
     threshold: Annotated[float, typer.Option(min=0.01, max=0.99, help="Foreground above this probability.")] = 0.5,
     keep_all_components: KeepAllOption = False,
     device: DeviceOption = "auto",

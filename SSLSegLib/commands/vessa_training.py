@@ -59,11 +59,15 @@ def train(
         float | None, typer.Option(min=0.001, max=0.9, help="Subjects for the template bank. Default: 0.05.")
     ] = None,
     validate_every: Annotated[int | None, typer.Option(min=1, help="Updates. Default: 500.")] = None,
+    named: Annotated[
+        bool, typer.Option("--named", help="Tell the language model each structure's name, and so when it is used.")
+    ] = False,
     float32: Annotated[bool, typer.Option("--float32", help="No mixed precision.")] = False,
     cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
     seed: SeedOption = 42,
 ) -> None:
     """Train VESSA (stage 1). On several GPUs: accelerate launch -m SSLSegLib vessa train ..."""
+    from SSLSegLib.errors import CohortError
     from SSLSegLib.jobs.vessa import load_features
     from SSLSegLib.vessa.configuration import VessaConfiguration
     from SSLSegLib.vessa.data import EXCLUDED
@@ -81,12 +85,21 @@ def train(
         "bank_part": bank_part,
         "validate_every": validate_every,
         "precision": "float32" if float32 else None,
+        "named": named,
     }
+    if learning_rate == 0:
+        raise CohortError(
+            "At a learning rate of 0 nothing is learnt.", remedy="Leave --learning-rate out, or raise it."
+        )
+    spoken = _language(language, language_from)
+    if spoken is None and without_memory:
+        raise CohortError(
+            "Without a language model and without memory nothing says what to segment.",
+            remedy="Leave out --without-memory or --language none.",
+        )
     options = TrainingOptions(seed=seed, **{name: value for name, value in given.items() if value is not None})
     loaded = load_sam2(sam2, "cpu")
-    configuration = VessaConfiguration(
-        sam2=loaded.configuration, language=_language(language, language_from), memory=not without_memory
-    )
+    configuration = VessaConfiguration(sam2=loaded.configuration, language=spoken, memory=not without_memory)
     vessa = build_vessa(configuration, sam2=loaded.model, seed=seed, download=download)
     # A missing language model is better told before many slices are read.
     slices = _training_slices(data, tuple(exclude) if exclude is not None else EXCLUDED)

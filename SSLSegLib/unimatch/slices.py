@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,9 +87,24 @@ class StackBuilder:
             needed.append(f"{case.id}.label.npy")
         elif self.guide is not None:
             needed.append(f"{case.id}.guide.npy")
-        return all((self.folder / name).is_file() for name in needed)
+        return all((self.folder / name).is_file() for name in needed) and self._record(case).get("of") == self._of()
+
+    def _of(self) -> dict[str, Any]:
+        """What a stack depends on beside the files of its case: a run that ended before its training may begin anew
+        with other options."""
+        return {
+            "pixel_mm": self.pixel_mm,
+            "modality": self.cohort.modality,
+            "window": None if self.cohort.window is None else self.cohort.window.model_dump(mode="json"),
+            "classes": list(self.cohort.class_values()),
+        }
+
+    def _record(self, case: Case) -> dict[str, Any]:
+        return json.loads((self.folder / f"{case.id}.json").read_text(encoding="utf-8"))
 
     def _make(self, case: Case) -> None:
+        for what in ("image", "label", "guide"):  # of other options, or of another role
+            (self.folder / f"{case.id}.{what}.npy").unlink(missing_ok=True)
         volume = read_volume(self.cohort, case)
         display = to_display_range(volume, self.cohort.modality, self.cohort.window)
         spacing = volume.geometry.spacing[1:]
@@ -116,7 +132,8 @@ class StackBuilder:
         steps = [
             length * size / new for length, size, new in zip(spacing, volume.geometry.in_plane, shape, strict=True)
         ]
-        write_json(self.folder / f"{case.id}.json", {"pixel": [self.pixel_mm / step for step in steps]})
+        pixel = [self.pixel_mm / step for step in steps]
+        write_json(self.folder / f"{case.id}.json", {"pixel": pixel, "of": self._of()})
 
     def _write(self, case: Case, what: str, array: np.ndarray) -> None:
         with atomic_path(self.folder / f"{case.id}.{what}.npy") as temporary:
@@ -127,8 +144,8 @@ class StackBuilder:
             path = self.folder / f"{case.id}.{what}.npy"
             return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
 
-        pixel = json.loads((self.folder / f"{case.id}.json").read_text(encoding="utf-8"))["pixel"]
-        return SliceStack(case.id, mapped("image"), mapped("label"), mapped("guide"), tuple(pixel))
+        pixel = tuple(self._record(case)["pixel"])
+        return SliceStack(case.id, mapped("image"), mapped("label"), mapped("guide"), pixel)
 
 
 def cohort_pixel_mm(cohort: Cohort, cases: Sequence[Case], size: int) -> float:

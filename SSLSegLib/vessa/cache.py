@@ -20,6 +20,7 @@ from SSLSegLib.errors import JobError
 from SSLSegLib.files import write_json
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.vessa.inputs import DecoderInputs, LiveInputs, Place
+from SSLSegLib.vessa.prompts import class_phrase
 
 __all__ = ["CachedInputs", "build_cache", "cache_bytes"]
 
@@ -203,7 +204,9 @@ def _key(live: LiveInputs, dtype: torch.dtype) -> dict[str, Any]:
         "top": live.options.top,
         "temperature": live.options.temperature,
         "position_weight": live.options.position_weight,
-        "named": live.options.named,
+        "named": [class_phrase(each) for each in live.cohort.classes] if live.options.named else None,
+        "modality": live.cohort.modality,
+        "window": None if live.cohort.window is None else live.cohort.window.model_dump(mode="json"),
         "dtype": str(dtype).removeprefix("torch."),
     }
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from SSLSegLib.errors import CaseError, CohortError
+from SSLSegLib.vessa.prompts import plain_phrase
 from SSLSegLib.vessa.slices import LabelledSlice
 
 __all__ = ["EXCLUDED", "PAPER_DATASETS", "BiomedParseSlices", "PaperDataset", "find_datasets"]
@@ -97,6 +98,10 @@ class BiomedParseSlices:
             return np.zeros(self.picture(index).shape[:2], bool)
         name = f"{self._names[index]}_{target.replace(' ', '+')}.png"
         return self._open(self.folder / f"{self.split}_mask" / name, "L") > 0
+
+    def phrase(self, index: int, target: str) -> str:
+        """See :class:`~SSLSegLib.vessa.slices.LabelledSlices`."""
+        return plain_phrase(target)
 
     def _open(self, path: Path, mode: str) -> np.ndarray:
         try:

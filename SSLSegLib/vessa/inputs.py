@@ -13,6 +13,7 @@ from SSLSegLib.vessa.candidates import Candidates
 from SSLSegLib.vessa.features import Features
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.vessa.pictures import picture_of
+from SSLSegLib.vessa.prompts import class_phrase
 from SSLSegLib.vessa.saving import LoadedVessa
 from SSLSegLib.vessa.segment import TemplateMemories, find_candidates
 from SSLSegLib.vessa.segmenter import Levels
@@ -95,7 +96,7 @@ class LiveInputs:
             [self._of(place.case)[place.slice] for place in places],
             [self.bank.pictures[template] for template in templates],
             [self.bank.masks[template][name] for template, name in zip(templates, names, strict=True)],
-            names if self.options.named else None,
+            [class_phrase(self.cohort.classes[place.target]) for place in places] if self.options.named else None,
         )
         return DecoderInputs(attended, levels[:-1], prompts)
 

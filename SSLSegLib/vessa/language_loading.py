@@ -62,7 +62,8 @@ def _from_source(source: str, dtype: torch.dtype, download: bool) -> tuple[Any, 
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise WeightsError(
             f"No Qwen3-VL can be loaded from '{source}': {str(error).splitlines()[0]}",
-            remedy="Name a folder with its files, allow the download with --download, or choose --without-vlm.",
+            remedy="Name a folder with its files, allow the download (`vessa train --download`), or go without a "
+            "language model (`vessa train --language none`, elsewhere --without-vlm).",
         ) from error
     return tokenizer, images, qwen
 

@@ -18,7 +18,7 @@ class VessaOptions(BaseModel):
         position_weight: How much a template of another level of the body counts less; 0 as in the paper.
         threshold: Foreground above this probability.
         largest_component: Keep the largest component of classes that are one piece.
-        named: Tell the language model the class's name.
+        named: Tell the language model the class's name, in the words of its terminology if it has one.
         batch: Pairs at a time.
     """
 

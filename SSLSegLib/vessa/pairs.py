@@ -39,6 +39,11 @@ class Joined:
         source, place = self._places[index]
         return source.mask(place, target)
 
+    def phrase(self, index: int, target: str) -> str:
+        """See :class:`~SSLSegLib.vessa.slices.LabelledSlices`."""
+        source, place = self._places[index]
+        return source.phrase(place, target)
+
 
 def split_bank(
     slices: LabelledSlices, part: float = 0.05, *, seed: int = 42, at_least: int = 1
@@ -189,7 +194,7 @@ class TrainingPairs(Dataset):
         template, mask = self.bank.pictures[chosen], self.bank.masks[chosen][target]
         if self.rules is not None:
             template, mask = augment_template(rng, template, mask, self.rules)
-        phrase = target if self.named else None
+        phrase = self.slices.phrase(index, target) if self.named else None
         return Pair(
             target=self.slices.picture(index),
             target_mask=self.slices.mask(index, target),
@@ -275,3 +280,6 @@ class _Part:
 
     def mask(self, index: int, target: str):
         return self.slices.mask(self.indices[index], target)
+
+    def phrase(self, index: int, target: str) -> str:
+        return self.slices.phrase(self.indices[index], target)

@@ -2,7 +2,19 @@
 
 import numpy as np
 
-__all__ = ["ANSWERS", "FIXED_ANSWER", "INSTRUCTIONS", "SEG_TOKEN", "draw_answer", "draw_instruction", "instruction"]
+from SSLSegLib.cases.classes import SegmentClass
+
+__all__ = [
+    "ANSWERS",
+    "FIXED_ANSWER",
+    "INSTRUCTIONS",
+    "SEG_TOKEN",
+    "class_phrase",
+    "draw_answer",
+    "draw_instruction",
+    "instruction",
+    "plain_phrase",
+]
 
 SEG_TOKEN = "<SEG>"
 
@@ -48,3 +60,17 @@ def draw_instruction(rng: np.random.Generator, class_phrase: str | None = None) 
 def draw_answer(rng: np.random.Generator) -> str:
     """A random answer."""
     return ANSWERS[int(rng.integers(len(ANSWERS)))]
+
+
+def class_phrase(segment: SegmentClass) -> str:
+    """What a class is called in an instruction: in the words of its terminology, which every cohort shares, or else by
+    its name, which may be anything."""
+    coded = segment.terminology
+    if coded is None:
+        return plain_phrase(segment.name)
+    return plain_phrase(" ".join(each.meaning for each in (coded.modifier, coded.type) if each is not None))
+
+
+def plain_phrase(name: str) -> str:
+    """A name as words; special tokens such as <SEG> cannot stand in it."""
+    return " ".join("".join(" " if each in "<|>_" else each for each in name).lower().split())

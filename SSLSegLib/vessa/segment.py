@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.cohort import Case, Cohort
 from SSLSegLib.cases.frames import logits_to_grid
 from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.cases.intensities import to_display_range
 from SSLSegLib.cases.reading import read_volume
-from SSLSegLib.errors import CohortError
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.pseudolabels.label import PseudoLabel, build_pseudo_label, make_provenance
 from SSLSegLib.seeds import named_rng
@@ -20,6 +20,7 @@ from SSLSegLib.vessa.features import Features, Sam2Features, sam2_features
 from SSLSegLib.vessa.model import Vessa
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.vessa.pictures import masks_to_frames, picture_of, pictures_to_frames
+from SSLSegLib.vessa.prompts import class_phrase
 from SSLSegLib.vessa.saving import LoadedVessa
 from SSLSegLib.vessa.segmenter import Levels, Memory
 from SSLSegLib.vessa.templates import TemplateBank
@@ -89,13 +90,7 @@ def segment_cohort(
     cohort.require(labelled=0, unlabelled=1)
     features = features or sam2_features(vessa.model.segmenter.sam2)
     bank.require_features(features.name)
-    missing = [each.name for each in cohort.classes if not bank.holds(each.name)]
-    if len(missing) == len(cohort.classes):
-        raise CohortError(
-            f"The template bank holds none of the classes ({', '.join(missing)}).",
-            remedy="Make a bank from labelled cases of these classes with `vessa bank`.",
-        )
-    for name in missing:
+    for name in bank.require_targets([each.name for each in cohort.classes]):
         progress("warning", message=f"No template shows '{name}'.")
     waiting = [case for case in cohort.unlabelled if case.id not in skip]
     memories = TemplateMemories(vessa.model, bank)
@@ -140,7 +135,7 @@ def segment_case(
             ]
             for start in range(0, len(asked), options.batch):
                 part = asked[start : start + options.batch]
-                maps = _answers(vessa.model, bank, memories, segment.name, part, pictures, levels, options)
+                maps = _answers(vessa.model, bank, memories, segment, part, pictures, levels, options)
                 for (place, _, weight), map_ in zip(part, logits_to_grid(maps, volume.geometry.in_plane), strict=True):
                     there = map_.sigmoid().cpu().numpy()
                     probability[number, chosen[place]] += weight * there
@@ -196,20 +191,20 @@ def _answers(
     model: Vessa,
     bank: TemplateBank,
     memories: TemplateMemories,
-    target: str,
+    segment: SegmentClass,
     asked: Sequence[tuple[int, int, float]],
     pictures: Sequence[np.ndarray],
     levels: Levels,
     options: VessaOptions,
 ) -> torch.Tensor:
     """Mask logits (n, 4h, 4w) of (place in the batch, template, weight)."""
-    places = [place for place, _, _ in asked]
+    target, places = segment.name, [place for place, _, _ in asked]
     of_targets = tuple(level[places] for level in levels)
     prompts = model.prompts(
         [pictures[place] for place in places],
         [bank.pictures[template] for _, template, _ in asked],
         [bank.masks[template][target] for _, template, _ in asked],
-        [target] * len(asked) if options.named else None,
+        [class_phrase(segment)] * len(asked) if options.named else None,
     )
     attended = model.segmenter.attend(of_targets, memories([(template, target) for _, template, _ in asked]))
     return model.segmenter.decode(attended, of_targets[:-1], prompts).logits[:, 0]

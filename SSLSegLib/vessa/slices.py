@@ -14,6 +14,7 @@ from SSLSegLib.progress import Progress, silent
 from SSLSegLib.pseudolabels.review import CORRECTED_LABEL, ReviewState, load_review
 from SSLSegLib.pseudolabels.storage import LABELS, RESULT
 from SSLSegLib.vessa.pictures import picture_of
+from SSLSegLib.vessa.prompts import class_phrase, plain_phrase
 
 __all__ = ["CohortSlices", "LabelledSlice", "LabelledSlices", "StoredSlices", "accepted_cases"]
 
@@ -50,6 +51,9 @@ class LabelledSlices(Protocol):
     def mask(self, index: int, target: str) -> np.ndarray:
         """bool (J, I); all False where the slice does not hold the target."""
 
+    def phrase(self, index: int, target: str) -> str:
+        """What the target is called in an instruction that names it."""
+
 
 class StoredSlices:
     """Slices in memory.
@@ -76,6 +80,10 @@ class StoredSlices:
         """See :class:`LabelledSlices`."""
         found = self.masks[index].get(target)
         return np.zeros(self.pictures[index].shape[:2], bool) if found is None else found
+
+    def phrase(self, index: int, target: str) -> str:
+        """See :class:`LabelledSlices`."""
+        return plain_phrase(target)
 
 
 class CohortSlices(StoredSlices):
@@ -118,6 +126,11 @@ class CohortSlices(StoredSlices):
                     masks.append(there)
             progress("progress", stage="Reading labelled cases", done=number + 1, total=len(chosen), case=case.id)
         super().__init__(entries, pictures, masks)
+        self._phrases = {each.name: class_phrase(each) for each in cohort.classes}
+
+    def phrase(self, index: int, target: str) -> str:
+        """In the words of the class's terminology."""
+        return self._phrases[target]
 
 
 def accepted_cases(cohort: Cohort, job: Path | str) -> list[Case]:

@@ -16,6 +16,7 @@ from SSLSegLib.errors import JobError
 from SSLSegLib.files import atomic_path, read_json, write_json
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.seeds import named_seed
+from SSLSegLib.vessa.features import sam2_features
 from SSLSegLib.vessa.losses import LossWeights, vessa_loss
 from SSLSegLib.vessa.model import Vessa, VessaOutput
 from SSLSegLib.vessa.options import TrainingOptions
@@ -81,15 +82,15 @@ class StageOne:
         model.train_what_is_trained()
         if options.checkpoint_activations and model.language is not None:
             model.language.checkpoint_activations()
-        settings = self._settings()
-        self._refuse_another(settings)
+        self.settings = self._settings()
+        self._refuse_another(self.settings)
         place_vessa(model, self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(model, _optimizer(model, options))
         self.step, self.best = 0, -1.0
         if (self.folder / STATE).is_file():
             self._resume()
         elif self.accelerator.is_main_process:
-            write_json(self.folder / SETTINGS, settings)
+            write_json(self.folder / SETTINGS, self.settings)
             data.bank.save(self.folder / "bank")
 
     def run(self, until: int | None = None) -> float:
@@ -203,7 +204,7 @@ class StageOne:
 
     def _save_model(self) -> None:
         if self.accelerator.is_main_process:
-            training = {"step": self.step, "validation_dice": self.best, **self._settings()}
+            training = {"step": self.step, "validation_dice": self.best, **self.settings}
             save_vessa(self.folder / "model", self.plain, training=training)
 
     def _settings(self) -> dict[str, Any]:
@@ -218,6 +219,8 @@ class StageOne:
             "datasets": datasets,
             "slices": [len(data.training), len(data.validation), len(data.bank)],
             "bank": data.bank.fingerprint(),
+            # Frozen, so no state holds it: with another one the trained parts would go on beside a stranger.
+            "sam2": sam2_features(self.plain.segmenter.sam2).name,
         }
         return json.loads(json.dumps(settings))
 

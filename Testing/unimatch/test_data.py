@@ -101,6 +101,22 @@ def test_slices_finer_than_the_pixels_are_brought_to_them_and_coarser_ones_kept(
     assert mixed.pixel == pytest.approx((1.25 / 1.5, 1.0))
 
 
+def test_slices_of_other_options_are_made_anew_and_those_of_the_same_are_kept(cohort, tmp_path):
+    truth = StackBuilder(cohort, tmp_path / "other", 2.5).build(cohort.labelled)
+    StackBuilder(cohort, tmp_path, 1.25).build(cohort.labelled)  # and ended here, before a training began
+    again = StackBuilder(cohort, tmp_path, 2.5).build(cohort.labelled)
+    for ours, theirs in zip(again, truth, strict=True):
+        assert ours.pixel == theirs.pixel
+        np.testing.assert_array_equal(ours.image, theirs.image)
+        np.testing.assert_array_equal(ours.label, theirs.label)
+    made = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
+    StackBuilder(cohort, tmp_path, 2.5).build(cohort.labelled)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == made
+    turned = cohort.model_copy(update={"classes": cohort.classes[::-1]})
+    first = StackBuilder(turned, tmp_path, 2.5).build(turned.labelled)[0]
+    np.testing.assert_array_equal(first.label, np.array([0, 2, 1])[truth[0].label])
+
+
 def test_the_median_case_fills_a_view(cohort):
     assert cohort_pixel_mm(cohort, cohort.cases, 20) == pytest.approx(np.median([40, 45, 40, 40, 45]) / 20)
 

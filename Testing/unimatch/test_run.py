@@ -89,6 +89,21 @@ def test_a_model_whose_weights_were_changed_is_refused(finished, tmp_path):
         load_model(tmp_path / "nowhere")
 
 
+def model_record(*, pixel_mm: float) -> ModelRecord:
+    return ModelRecord(
+        network=NETWORK,
+        classes=CLASSES,
+        modality="MR",
+        window=None,
+        channels=1,
+        pixel_mm=pixel_mm,
+        which="teacher",
+        sha256="",
+        labelled=(),
+        options={},
+    )
+
+
 class BrightIsBall(torch.nn.Module):
     """A fake network: class 1 where a pixel is brighter than the middle, so that places can be followed."""
 
@@ -99,19 +114,7 @@ class BrightIsBall(torch.nn.Module):
 
 def test_slices_go_back_to_the_places_they_came_from(cohort):
     """Anisotropic pixels and sides that are no whole patches included."""
-    record = ModelRecord(
-        network=NETWORK,
-        classes=CLASSES,
-        modality="MR",
-        window=None,
-        channels=1,
-        pixel_mm=0.5,
-        which="teacher",
-        sha256="",
-        labelled=(),
-        options={},
-    )
-    model = TrainedNetwork(BrightIsBall(), record, torch.device("cpu"))
+    model = TrainedNetwork(BrightIsBall(), model_record(pixel_mm=0.5), torch.device("cpu"))
     for case in cohort.cases[:3]:
         volume = read_volume(cohort, case)
         grey = volume.array[0]
@@ -121,6 +124,24 @@ def test_slices_go_back_to_the_places_they_came_from(cohort):
         assert both > 0.93
         for moved in (np.roll(bright, 1, 1), np.roll(bright, 1, 2), np.roll(bright, -1, 1), np.roll(bright, -1, 2)):
             assert 2 * (found & moved).sum() / (found.sum() + moved.sum()) < both
+
+
+class SureOnOneSide(torch.nn.Module):
+    """A fake network whose logits are far apart, so that resizing them or their softmax is not the same."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        side = 20 * images[:, :1].sign()
+        return torch.cat([torch.zeros_like(side), side - 4, torch.full_like(side, -60.0)], 1)
+
+
+def test_logits_and_not_probabilities_go_back_to_the_slices_own_pixels(cohort):
+    volume = read_volume(cohort, cohort.cases[0])
+    record = model_record(pixel_mm=2.0)
+    found = class_probabilities(TrainedNetwork(SureOnOneSide(), record, torch.device("cpu")), volume)[0]
+    # Between sure pixels a probability would be one quarter or three; a logit there is still far from 0.
+    assert ((found > 0.2) & (found < 0.8)).mean() < 0.01
+    assert (found > 0.99).any()
+    assert (found < 0.01).any()
 
 
 def test_an_image_with_other_channels_is_refused(cohort, finished):

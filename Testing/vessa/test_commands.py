@@ -1,5 +1,6 @@
 """``vessa bank``, ``segment`` and ``train`` from the command line, on real files with tiny weights."""
 
+import importlib.util
 import json
 
 import pytest
@@ -106,10 +107,91 @@ def test_a_specialist_is_trained_with_vessa_as_its_guide_and_labels_the_cohort(c
     assert [path.read_bytes() for path in results] == before
 
 
-@pytest.mark.parametrize(("option", "said"), [((), "needs a template bank"), (("--bank", "b", "--size", 28), "--size")])
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--guide", "vessa"), "needs a template bank"),
+        (("--guide", "vessa", "--bank", "b", "--size", 28), "--size"),
+        (("--guide", "vessa", "--bank", "b", "--guide-job", "j"), "--guide-job"),
+        (("--bank", "b"), "--bank is given, but the guide is 'none'"),
+        (("--guide", "sam2", "--sam2", "s", "--vessa-model", "m"), "--vessa-model is given, but the guide is 'sam2'"),
+    ],
+)
 def test_a_guide_that_lacks_something_is_refused_before_work_starts(cohort, tmp_path, option, said):
-    assert said in command("unimatch", cohort.folder, "--out", tmp_path / "job", "--guide", "vessa", *option, code=2)
+    assert said in command("unimatch", cohort.folder, "--out", tmp_path / "job", *option, code=2)
     assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize("way", ["segment", "guide"])
+def test_a_bank_of_other_classes_is_refused_before_work_starts(cohort, weights, tmp_path, way):
+    other = tmp_path / "other.json"
+    content = json.loads((cohort.folder / "cohort.json").read_text())
+    names = [each["name"] for each in content["classes"]]
+    for case in content["cases"]:  # lies elsewhere than the files
+        case["images"] = [str(cohort.folder / path) for path in case["images"]]
+        case |= {what: str(cohort.folder / case[what]) for what in ("label", "reference") if case.get(what)}
+
+    def renamed(*wanted):
+        for each, name in zip(content["classes"], wanted, strict=True):
+            each["name"] = name
+        other.write_text(json.dumps(content))
+
+    run("bank", cohort.folder, "--out", tmp_path / "bank", "--sam2", weights, "--per-class", 1)
+    asked = (way, other, "--bank", tmp_path / "bank", "--out", tmp_path / "job", "--sam2", weights)
+    renamed(*(f"other {name}" for name in names))
+    assert "holds none of the classes" in run(*asked, code=2)
+    assert not (tmp_path / "job").exists()
+    renamed(*names[:-1], "another")  # of several: can be segmented without, but would be learnt as background
+    if way == "guide":
+        assert "No template shows 'another'" in run(*asked, code=2)
+        assert not (tmp_path / "job").exists()
+
+
+def test_an_encoder_of_another_kind_is_refused_before_anything_is_computed(cohort, weights, tmp_path):
+    (tmp_path / "encoder.pth").write_text("no weights")
+    run("bank", cohort.folder, "--out", tmp_path / "bank", "--sam2", weights, "--per-class", 1)
+    places = ("--bank", tmp_path / "bank", "--out", tmp_path / "job", "--device", "cpu")
+    said = run("guide", cohort.folder, *places, "--sam2", weights, "--encoder", tmp_path / "encoder.pth", code=2)
+    assert "no file of weights" in said
+    assert not (tmp_path / "job" / "unimatch").exists()
+
+
+def test_a_missing_package_is_told_before_the_weights_are_loaded(cohort, weights, tmp_path, monkeypatch):
+    run("bank", cohort.folder, "--out", tmp_path / "bank", "--sam2", weights, "--per-class", 1)
+    found = importlib.util.find_spec
+
+    def lacking(name, *more):
+        return None if name == "accelerate" else found(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lacking)
+    places = ("--bank", tmp_path / "bank", "--out", tmp_path / "job", "--device", "cpu")
+    said = run("guide", cohort.folder, *places, "--sam2", weights, code=2)
+    assert "accelerate is not installed" in said
+    assert "Loading the weights" not in said
+
+
+def test_weights_named_from_where_one_stands_are_found_from_elsewhere(cohort, weights, tmp_path, monkeypatch):
+    run("bank", cohort.folder, "--out", tmp_path / "bank", "--sam2", weights, "--per-class", 1)
+    monkeypatch.chdir(weights.parent)
+    job = tmp_path / "job"
+    places = ("--bank", tmp_path / "bank", "--out", job, "--device", "cpu", "--no-report", "--no-scene")
+    run("segment", cohort.folder, *places, "--sam2", weights.name)
+    (job / "results" / cohort.unlabelled[0].id / "result.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    command("run", job)
+    assert is_complete(job / "results" / cohort.unlabelled[0].id)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--language", "none", "--without-memory"), "nothing says what to segment"),
+        (("--language", "tiny", "--learning-rate", 0), "nothing is learnt"),
+    ],
+)
+def test_a_training_that_could_learn_nothing_is_refused_with_a_word(cohort, weights, tmp_path, option, said):
+    assert said in run("train", cohort.folder, "--out", tmp_path / "t", "--sam2", weights, "--cpu", *option, code=2)
+    assert not (tmp_path / "t").exists()
 
 
 @pytest.mark.parametrize("way", ["segment", "guide", "unimatch", "bank"])

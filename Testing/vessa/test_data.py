@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,16 @@ def test_pairs_depend_on_the_step_alone():
     assert any((a.target != b.target).any() for a, b in zip(one[5], one[6], strict=True))
     apart = pairs(rank=1)
     assert any((a.target != b.target).any() for a, b in zip(one[5], apart[5], strict=True))
+
+
+def test_the_language_model_is_told_the_name_of_what_it_is_asked_for_only_on_request(monkeypatch):
+    monkeypatch.setattr(StoredSlices, "phrase", lambda self, index, target: f"organ {target} of {index}")
+    drawn = [pair for step in range(10) for pair in pairs(named=True, empty=0.0)[step]]
+    said = {re.search(r"The structure is: organ (\w) of (\d+)\.", pair.instruction).groups() for pair in drawn}
+    held = stored().entries
+    assert all(name in held[int(index)].targets for name, index in said)
+    assert {name for name, _ in said} == {"a", "b"}
+    assert not any("structure is:" in pair.instruction for pair in pairs()[0])
 
 
 def test_templates_always_show_the_structure_and_some_targets_lack_it():

@@ -1,6 +1,7 @@
 """Stage 2: places of views, the cache, the guide, and a whole small training."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from tiny import CLASSES, NETWORK, make_cohort
 from tiny_vessa import tiny_vessa
 
+from SSLSegLib.cases.cohort import Window
 from SSLSegLib.errors import CohortError, JobError
 from SSLSegLib.unimatch.data import StepBatches
 from SSLSegLib.unimatch.guides import GuideRequest, with_background
@@ -217,15 +219,23 @@ def test_the_box_of_a_structure_that_the_view_cuts_off_is_not_given(live, parts)
             torch.testing.assert_close(prompts["points"]["point_coords"][0], expected, atol=4.0, rtol=0)
 
 
-def test_the_cache_is_made_once_and_again_when_the_bank_changes(live, cohort, parts, tmp_path):
+def test_the_cache_is_made_once_and_again_when_anything_it_depends_on_changes(live, cohort, parts, tmp_path):
     build_cache(live, tmp_path)
     made = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     build_cache(live, tmp_path)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
     vessa, bank, features = parts
-    smaller = LiveInputs(cohort, vessa, bank.part(range(3)), features, VessaOptions())
-    build_cache(smaller, tmp_path)
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} != made
+    options_ = VessaOptions()
+    changed = (
+        LiveInputs(cohort, vessa, bank.part(range(3)), features, options_),
+        LiveInputs(cohort, replace(vessa, sha256="1" * 64), bank, features, options_),
+        LiveInputs(cohort.model_copy(update={"window": Window(level=100, width=400)}), vessa, bank, features, options_),
+        LiveInputs(cohort, vessa, bank, features, VessaOptions(temperature=0.2)),
+    )
+    for other in changed:
+        before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        build_cache(other, tmp_path)
+        assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} != before
 
 
 def test_the_size_of_a_cache_is_known_before(live, tmp_path):

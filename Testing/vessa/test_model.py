@@ -9,12 +9,13 @@ from tiny_vessa import SAM2, blobs, pictures, tiny_vessa
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from SSLSegLib.cases.classes import Code, SegmentClass, Terminology
 from SSLSegLib.errors import WeightsError
 from SSLSegLib.vessa.configuration import LanguageConfiguration, VessaConfiguration, tiny_language
 from SSLSegLib.vessa.language_loading import load_language
 from SSLSegLib.vessa.losses import vessa_loss
 from SSLSegLib.vessa.pictures import masks_to_frames, overlay, square
-from SSLSegLib.vessa.prompts import ANSWERS, FIXED_ANSWER, INSTRUCTIONS, SEG_TOKEN, instruction
+from SSLSegLib.vessa.prompts import ANSWERS, FIXED_ANSWER, INSTRUCTIONS, SEG_TOKEN, class_phrase, instruction
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,17 @@ def test_every_answer_holds_the_token_once():
 def test_the_class_is_named_only_on_request():
     assert "liver" not in instruction(0)
     assert instruction(0, "liver").endswith("The structure is: liver.")
+
+
+def test_a_class_is_called_by_its_terminology_and_without_one_by_its_name():
+    kidney, right = (
+        Code(scheme="SCT", value="64033007", meaning="Kidney"),
+        Code(scheme="SCT", value="1", meaning="Right"),
+    )
+    coded = SegmentClass(value=1, name="K_r", terminology=Terminology(type=kidney, modifier=right), color=None)
+    assert class_phrase(coded) == "right kidney"
+    assert class_phrase(SegmentClass(value=1, name="Left_atrium", color=None)) == "left atrium"
+    assert SEG_TOKEN not in class_phrase(SegmentClass(value=1, name=f"a {SEG_TOKEN} b", color=None))
 
 
 def test_the_template_is_drawn_over_in_half_transparent_green():
@@ -263,7 +275,7 @@ def test_a_language_model_is_loaded_from_a_folder(vessa, tmp_path):
 
 
 def test_a_language_model_that_is_not_here_is_named_with_the_way_out():
-    with pytest.raises(WeightsError, match="without-vlm"):
+    with pytest.raises(WeightsError, match=r"language none.*without-vlm"):
         load_language(LanguageConfiguration(source="/nowhere/qwen"), 32)
 
 

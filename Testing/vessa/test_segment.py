@@ -15,9 +15,10 @@ from SSLSegLib.errors import CohortError
 from SSLSegLib.pseudolabels.review import save_review
 from SSLSegLib.pseudolabels.storage import save_pseudo_label
 from SSLSegLib.vessa.features import Sam2Features, sam2_features
+from SSLSegLib.vessa.inputs import LiveInputs, Place
 from SSLSegLib.vessa.options import VessaOptions
 from SSLSegLib.vessa.pictures import picture_of
-from SSLSegLib.vessa.prompts import FIXED_ANSWER, instruction
+from SSLSegLib.vessa.prompts import FIXED_ANSWER, class_phrase, instruction
 from SSLSegLib.vessa.saving import LoadedVessa
 from SSLSegLib.vessa.segment import segment_cohort
 from SSLSegLib.vessa.slices import CohortSlices, accepted_cases
@@ -91,6 +92,27 @@ def test_a_pseudo_label_is_the_expectation_over_three_templates(cohort, vessa, b
                 spread[number, index] = np.sqrt(np.clip(variance, 0, None))
         assert spread.max() > 1e-3
         np.testing.assert_allclose(label.spread[[0, 2]], spread.max(0)[[0, 2]], atol=2e-3)
+
+
+def test_the_class_is_named_on_request_alone_in_a_cohort_and_for_the_guide(cohort, vessa, bank, monkeypatch):
+    told = []
+    prompts = vessa.model.prompts
+
+    def heard(targets, templates, masks, phrases=None):
+        told.append(phrases)
+        return prompts(targets, templates, masks, phrases)
+
+    monkeypatch.setattr(vessa.model, "prompts", heard)
+    names = [class_phrase(each) for each in cohort.classes]
+    features = sam2_features(vessa.model.segmenter.sam2)
+    for named, expected in ((False, {None}), (True, set(names))):
+        told.clear()
+        labels(cohort, vessa, bank, named=named)
+        assert {name for phrases in told for name in (phrases or [None])} == expected
+        told.clear()
+        live = LiveInputs(cohort, vessa, bank, features, VessaOptions(named=named))
+        live.fetch([Place(0, 2, target, 0) for target in range(len(names))])
+        assert told == [names if named else None]
 
 
 def test_labels_lie_in_the_geometry_of_their_images_and_say_where_they_come_from(cohort, vessa, bank):

@@ -131,6 +131,42 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
         stage_one(tmp_path, learning_rate=5e-4)
 
 
+def test_a_training_is_not_taken_up_beside_another_sam2(tmp_path):
+    vessa = tiny_vessa()
+    features = Sam2Features(vessa.segmenter.sam2, "from elsewhere")  # as with a DINOv2: the bank does not tell
+    data = prepare_data(shapes(), features, options())
+    StageOne(tmp_path, vessa, data, options(), cpu=True).run(until=1)
+    StageOne(tmp_path, tiny_vessa(), data, options(), cpu=True)
+    with pytest.raises(JobError, match="model"):
+        StageOne(tmp_path, tiny_vessa(seed=1), data, options(), cpu=True)
+
+
+def test_sam2_learns_more_slowly_than_the_language_model(tmp_path):
+    trainer = stage_one(tmp_path, sam2_factor=0.25)
+    trainer.one_update(trainer.data.pairs(trainer.options))
+    sam2, language = trainer.optimizer.param_groups
+    assert sam2["lr"] == pytest.approx(0.25 * language["lr"])
+    assert {id(each) for each in sam2["params"]} <= {id(each) for each in trainer.plain.segmenter.parameters()}
+    assert {id(each) for each in language["params"]} <= {id(each) for each in trainer.plain.language.parameters()}
+
+
+def test_gradients_are_clipped(tmp_path):
+    """Far below Adam's epsilon nothing moves."""
+    for clip, moves in ((1.0, True), (1e-14, False)):
+        trainer = stage_one(tmp_path / str(clip), clip=clip, weight_decay=0.0, warmup=0.0)
+        before = parameters(trainer)
+        trainer.one_update(trainer.data.pairs(trainer.options))
+        after = parameters(trainer)
+        assert any((after[name] - before[name]).abs().max() > 1e-6 for name in before) == moves
+
+
+def test_a_resumed_training_knows_the_best_so_far(tmp_path):
+    trainer = stage_one(tmp_path)
+    trainer.best = 0.75
+    trainer.save()
+    assert stage_one(tmp_path).best == 0.75
+
+
 def test_a_damaged_state_is_named(tmp_path):
     stage_one(tmp_path).run(until=1)
     (tmp_path / "state.pt").write_bytes(b"broken")
