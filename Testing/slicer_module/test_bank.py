@@ -198,4 +198,5 @@ def test_cases_are_not_added_to_a_damaged_bank(host, grown, tmp_path, monkeypatc
     grown.ui.growBankButton.click()
     settled(host, grown)
     assert "is missing" in said[0]
+    assert "press Remove" in said[0]  # told here, before any work, not by the child
     assert not list(tmp_path.glob("adding*"))
