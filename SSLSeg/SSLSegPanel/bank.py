@@ -33,7 +33,9 @@ def has_templates(folder):
 
 def bank_state(folder):
     """Changes when files of a bank come, go or are written anew: quick to ask often."""
-    places = [Path(folder) / name for name in ("bank.json", "features.npy", "images", "masks")]
+    from SSLSegLib.vessa.bank_files import BANK, FEATURES
+
+    places = [Path(folder) / name for name in (BANK, *FEATURES, "images", "masks")]
     return [folder, *(place.stat().st_mtime_ns if place.exists() else None for place in places)]
 
 

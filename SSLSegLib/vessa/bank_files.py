@@ -5,7 +5,8 @@
     bank.json             what each template is, where it came from, and which features it was indexed by
     images/<id>.png       the slice as a picture
     masks/<id>.<n>.png    the mask of its n-th target
-    features.npy          float32 (templates, d), unit vectors
+    features.npy          float32 (templates, d), unit vectors; features-2.npy after a change, and so on by turns:
+                          bank.json says which of them counts, so a change that is cut off changes nothing
 """
 
 import os
@@ -25,6 +26,7 @@ from SSLSegLib.files import atomic_path, read_json, write_json
 
 __all__ = [
     "BANK",
+    "FEATURES",
     "BankContent",
     "BankRecord",
     "Template",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 BANK = "bank.json"
+FEATURES = ("features.npy", "features-2.npy")
 _PART = ".part-bank"
 
 
@@ -65,12 +68,18 @@ class Template(BaseModel):
 
 
 class BankRecord(BaseModel):
-    """``bank.json``: everything but the pictures, masks and features."""
+    """``bank.json``: everything but the pictures, masks and features.
+
+    Args:
+        features: What the templates were indexed by.
+        index: The file of their vectors.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
     features: str
+    index: Literal["features.npy", "features-2.npy"] = "features.npy"
     software: str
     templates: tuple[Template, ...]
 
@@ -119,7 +128,7 @@ def write_bank(folder: Path, content: BankContent) -> None:
     part = folder / _PART  # inside, since the folder may be there already
     shutil.rmtree(part, ignore_errors=True)
     _write_into(part, content)
-    for name in ("images", "masks", "features.npy", BANK):
+    for name in ("images", "masks", FEATURES[0], BANK):
         os.replace(part / name, folder / name)
     part.rmdir()
 
@@ -133,10 +142,24 @@ def _write_into(folder: Path, content: BankContent) -> None:
 
 
 def _write_index(folder: Path, templates: Sequence[Template], features: np.ndarray, features_name: str) -> None:
-    with atomic_path(folder / "features.npy") as temporary:
+    index = FEATURES[1] if _index_in_use(folder) == FEATURES[0] else FEATURES[0]
+    with atomic_path(folder / index) as temporary:
         np.save(temporary, features, allow_pickle=False)
-    record = BankRecord(features=features_name, software=f"SSLSeg {__version__}", templates=tuple(templates))
-    write_json(folder / BANK, record.model_dump(mode="json"))
+    record = BankRecord(
+        features=features_name, index=index, software=f"SSLSeg {__version__}", templates=tuple(templates)
+    )
+    write_json(folder / BANK, record.model_dump(mode="json"))  # from here on the bank is the new one
+    for other in FEATURES:
+        if other != index:
+            (folder / other).unlink(missing_ok=True)
+
+
+def _index_in_use(folder: Path) -> str | None:
+    """The file of vectors that the bank in the folder names, if one can be read there."""
+    try:
+        return _checked_record(folder).index
+    except (OSError, ValueError, ValidationError):
+        return None
 
 
 def read_bank(folder: Path) -> BankContent:
@@ -180,14 +203,15 @@ def read_features(folder: Path, record: BankRecord) -> np.ndarray:
     Raises:
         OSError, ValueError: They are missing, damaged, or not those of the templates.
     """
+    name = record.index
     try:
-        features = np.load(Path(folder) / "features.npy", allow_pickle=False)
+        features = np.load(Path(folder) / name, allow_pickle=False)
     except (EOFError, ValueError) as error:
-        raise ValueError("features.npy is damaged") from error
+        raise ValueError(f"{name} is damaged") from error
     if features.ndim != 2 or len(features) != len(record.templates) or features.dtype.kind != "f":
-        raise ValueError("features.npy is not that of its templates")
+        raise ValueError(f"{name} is not that of its templates")
     if not np.isfinite(features).all():
-        raise ValueError("features.npy holds numbers that are none")
+        raise ValueError(f"{name} holds numbers that are none")
     return np.asarray(features)
 
 

@@ -1,7 +1,9 @@
 """A bank that a run would fail on is told before the run, without decoding its pictures; and thinned out by command."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,15 @@ from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.vessa import bank_files
 from SSLSegLib.vessa.bank_check import check_bank, require_whole
-from SSLSegLib.vessa.bank_files import BankContent, Template, read_bank, read_record, remove_templates, write_bank
+from SSLSegLib.vessa.bank_files import (
+    BankContent,
+    Template,
+    read_bank,
+    read_features,
+    read_record,
+    remove_templates,
+    write_bank,
+)
 
 COUNT = 4
 
@@ -133,7 +143,29 @@ def test_damaged_templates_can_be_taken_out_and_the_bank_is_whole_again(bank):
     cut(bank / "masks" / "s3.0.png")
     assert remove_templates(bank, check_bank(bank).damaged) == 2
     assert [each.id for each in require_whole(bank).templates] == ["s1", "s2"]
-    np.testing.assert_array_equal(np.load(bank / "features.npy"), np.eye(COUNT)[1:3])
+    np.testing.assert_array_equal(read_features(bank, read_record(bank)), np.eye(COUNT)[1:3])
+
+
+@pytest.mark.parametrize("file", ["features", "bank.json"])
+def test_a_change_that_is_cut_off_leaves_the_bank_as_it_was(bank, monkeypatch, file):
+    def killed(source, target):
+        if Path(target).name.startswith(file):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.undo()
+    rename, before = os.replace, read_bank(bank)
+    for _ in range(2):  # each of the two names of the vectors in its turn
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                remove_templates(bank, ["s0"])
+        assert read_bank(bank).templates == before.templates
+        np.testing.assert_array_equal(read_bank(bank).features, before.features)
+        write_bank(bank, before)
+    assert remove_templates(bank, ["s0"]) == COUNT - 1
+    np.testing.assert_array_equal(read_bank(bank).features, np.eye(COUNT)[1:])
+    assert len(list(bank.glob("features*"))) == 1
 
 
 # The command line

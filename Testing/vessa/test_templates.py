@@ -156,7 +156,7 @@ def test_a_bank_goes_into_a_new_or_empty_folder_or_its_own_and_never_among_other
     made.save(tmp_path / "bank")
     assert sorted(path.name for path in (tmp_path / "bank").iterdir()) == [
         "bank.json",
-        "features.npy",
+        "features-2.npy",  # that of the first is gone with it
         "images",
         "masks",
     ]
