@@ -4,7 +4,8 @@
 
 Each subject is a new anatomy: four labelled subjects and one unlabelled one, each with its own deformation, contrast
 and noise; one structure is asked for. Tables: by number of labelled cases and insertions, by structure size, by change
-of contrast between labelled and unlabelled cases, by family of contrast.
+of contrast between labelled and unlabelled cases, by family of contrast. "copied" is no network at all: the labelled
+masks laid on each other, where at least half of them are.
 """
 
 import argparse
@@ -97,6 +98,8 @@ def evaluate(engine: TffsEngine, image_size: int, index: int, insertions: int, *
             for runs, sums in ((1, one), (insertions, several)):
                 found = sums.mean > 0.5
                 row[f"M{number + 1}R{runs}"] = float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
+    copied = masks[:-1].mean(0) >= 0.5  # where the subjects lie alike, this is what place alone would give
+    row["copied"] = float(2 * (copied & truth).sum() / max(copied.sum() + truth.sum(), 1))
     row["seconds"] = round(time.perf_counter() - started, 1)
     row["volume"] = float(found.sum() / truth.sum())
     return row
@@ -105,11 +108,13 @@ def evaluate(engine: TffsEngine, image_size: int, index: int, insertions: int, *
 def show(rows: list[dict], insertions: int) -> None:
     """Print the tables."""
     columns = [f"M{m}R{r}" for r in sorted({1, insertions}) for m in LABELLED]
-    table = Table("subjects", "n", *columns, "volume ratio", title="Mean Dice (M labelled cases, R insertions)")
+    table = Table(
+        "subjects", "n", *columns, "copied", "volume ratio", title="Mean Dice (M labelled cases, R insertions)"
+    )
 
     def add(name: str, some: list[dict]) -> None:
         if some:
-            means = [f"{np.mean([row[c] for row in some]):.3f}" for c in columns]
+            means = [f"{np.mean([row[c] for row in some]):.3f}" for c in (*columns, "copied")]
             table.add_row(name, str(len(some)), *means, f"{np.median([row['volume'] for row in some]):.2f}")
 
     add("all", rows)

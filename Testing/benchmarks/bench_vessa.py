@@ -123,6 +123,28 @@ def dice(arguments: argparse.Namespace) -> None:
         row = [f"{statistics.mean(by_count[count]):.3f} ± {spread(by_count[count]):.3f}" for count in BANKS]
         print(f"| {name} | {' | '.join(row)} |")
     write_json(Path(arguments.out) / "dice.json", {"dice": table, "curves": curves, "steps": arguments.steps})
+    draw_curves(Path(arguments.out), arguments.seeds, arguments.variants)
+
+
+def draw_curves(out: Path, seeds: list[int], variants: list[str], over: int = 15) -> None:
+    """``curves.png``: the terms of equation 3 (Dice) and 2 (text) over the steps, a line a seed, as moving means."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axes, term in zip(figure.subplots(1, 2), ("dice", "text"), strict=True):
+        for colour, name in enumerate(variants):
+            for number, seed in enumerate(seeds):
+                lines = (out / f"seed_{seed}" / name.replace(" ", "_") / "curve.jsonl").read_text().splitlines()
+                values = [each[term] for each in map(json.loads, lines) if each.get(term) is not None]
+                if len(values) < over or not any(values):
+                    continue  # without a language model there is no text to learn
+                mean = np.convolve(values, np.full(over, 1 / over), "valid")
+                label = name if number == 0 else None
+                axes.plot(np.arange(over, len(values) + 1), mean, color=f"C{colour}", lw=1.2, alpha=0.8, label=label)
+        axes.set_xlabel("step")
+        axes.set_title({"dice": "1 - Dice of the mask", "text": "text (mean over tokens)"}[term], fontsize=10)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(out / "curves.png", dpi=110)
 
 
 def score_banks(table, name, cohort, vessa, whole, slices, features, seed) -> None:
