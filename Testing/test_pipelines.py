@@ -16,6 +16,7 @@ from SSLSegLib.errors import CohortError
 from SSLSegLib.evaluation.scores import CaseScores, ClassScores
 from SSLSegLib.pipelines import advice, leave_one_out, pseudo_label, reliability
 from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.tffs.place import place_prior
 from SSLSegLib.tffs.positions import insertion_positions
 from SSLSegLib.tffs.reference import stock_run
 from SSLSegLib.weights.loading import load_sam2
@@ -127,6 +128,17 @@ def test_a_labelled_case_without_the_class_is_skipped_and_not_counted(cohort, mo
     found, expected = run(poorer, model)["c3"], run(fewer, model)["c3"]
     assert np.array_equal(found.probability[0], expected.probability[0])
     assert not np.array_equal(found.probability[1], expected.probability[1])
+
+
+def test_place_is_averaged_with_the_ensemble_of_each_class(cohort, model, labels):
+    placed = run(cohort, model, OPTIONS.model_copy(update={"place": True}))
+    known = [read_label(cohort, case).array for case in cohort.labelled]
+    for name, label in placed.items():
+        assert label.provenance["options"]["place"] is True
+        for number, segment in enumerate(cohort.classes):
+            prior = place_prior([array == segment.value for array in known], label.geometry.shape)
+            expected = (labels[name].probability[number] + prior) / 2
+            np.testing.assert_allclose(label.probability[number], expected, atol=1e-6)
 
 
 def test_another_seed_gives_other_insertions(cohort, model, labels):

@@ -35,6 +35,7 @@ __all__ = [
     "InsertionsOption",
     "JobFolderOption",
     "KeepAllOption",
+    "PlaceOption",
     "Precision",
     "PrecisionOption",
     "Preset",
@@ -159,6 +160,14 @@ ThresholdOption = Annotated[
 KeepAllOption = Annotated[
     bool, typer.Option("--keep-all-components", help="Do not reduce any class to its largest component.")
 ]
+PlaceOption = Annotated[
+    bool,
+    typer.Option(
+        "--place",
+        help="Let the place of a class in the labelled scans count too, for scans that show the same field of view. "
+        "Not in the paper; `expect` with and without it tells whether it helps.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="All random draws follow from it.")]
 ThreadsOption = Annotated[
@@ -194,6 +203,7 @@ def tffs_options(
     precision: Precision | None,
     threshold: float | None,
     keep_all_components: bool,
+    place: bool,
 ) -> "TffsOptions":
     """Options of the method from those of the command line; what is not given comes from the preset."""
     from SSLSegLib.tffs.options import TffsOptions
@@ -204,6 +214,7 @@ def tffs_options(
         "precision": precision and precision.value,
         "threshold": threshold,
         "largest_component": False if keep_all_components else None,
+        "place": place or None,
     }
     return TffsOptions.model_validate({name: value for name, value in given.items() if value is not None})
 

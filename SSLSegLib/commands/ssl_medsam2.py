@@ -14,6 +14,7 @@ from SSLSegLib.commands.shared import (
     InsertionsOption,
     JobFolderOption,
     KeepAllOption,
+    PlaceOption,
     PrecisionOption,
     Preset,
     ReportOption,
@@ -56,6 +57,7 @@ def ssl_medsam2(
     precision: PrecisionOption = None,
     threshold: ThresholdOption = None,
     keep_all_components: KeepAllOption = False,
+    place: PlaceOption = False,
     device: DevicesOption = None,
     seed: SeedOption = 42,
     threads: ThreadsOption = None,
@@ -78,7 +80,7 @@ def ssl_medsam2(
 
     require_nnunet()
     refuse_sending(scheduler)  # a wrong one is said before any work
-    options = tffs_options(tffs_preset, insertions, precision, threshold, keep_all_components)
+    options = tffs_options(tffs_preset, insertions, precision, threshold, keep_all_components, place)
     devices = tuple(device or ["auto"])
     training = SelfTrainingOptions.of(
         preset.value,

@@ -14,6 +14,7 @@ from SSLSegLib.commands.shared import (
     InsertionsOption,
     JobFolderOption,
     KeepAllOption,
+    PlaceOption,
     PrecisionOption,
     PresetOption,
     ReportOption,
@@ -42,6 +43,7 @@ def tffs(
     precision: PrecisionOption = None,
     threshold: ThresholdOption = None,
     keep_all_components: KeepAllOption = False,
+    place: PlaceOption = False,
     device: DeviceOption = "auto",
     seed: SeedOption = 42,
     threads: ThreadsOption = None,
@@ -55,7 +57,7 @@ def tffs(
     from SSLSegLib.jobs.schedulers import is_local
     from SSLSegLib.jobs.tffs import tffs_manifest
 
-    options = tffs_options(preset, insertions, precision, threshold, keep_all_components)
+    options = tffs_options(preset, insertions, precision, threshold, keep_all_components, place)
     is_local(scheduler)  # a wrong one is said before any work
     checked = load_checked_cohort(cohort, resample_labels=resample_labels, output=out)
     manifest = tffs_manifest(
@@ -97,6 +99,7 @@ def expect(
     precision: PrecisionOption = None,
     threshold: ThresholdOption = None,
     keep_all_components: KeepAllOption = False,
+    place: PlaceOption = False,
     device: DeviceOption = "auto",
     seed: SeedOption = 42,
     threads: ThreadsOption = None,
@@ -108,7 +111,7 @@ def expect(
     from SSLSegLib.jobs.terminal import TerminalProgress
     from SSLSegLib.pipelines import advice
 
-    options = tffs_options(preset, insertions, precision, threshold, keep_all_components)
+    options = tffs_options(preset, insertions, precision, threshold, keep_all_components, place)
     checked = load_checked_cohort(cohort, resample_labels=resample_labels, labelled=2, unlabelled=0)
     with TerminalProgress(console) as progress:
         scores = segment_left_out(

@@ -123,8 +123,12 @@ def segment_case(
     seed: int,
     tracking: "Tracking",
 ) -> "PseudoLabel":
-    """All classes of one case, each on its own; then threshold, merge, largest component, uncertainty (line 10)."""
+    """All classes of one case, each on its own; then threshold, merge, largest component, uncertainty (line 10).
+
+    With ``options.place`` the probability is averaged with the class's place in the labelled cases first.
+    """
     from SSLSegLib.pseudolabels.label import build_pseudo_label, make_provenance
+    from SSLSegLib.tffs.place import place_prior, with_place
 
     probability, variance = [], []
     for segment in cohort.classes:
@@ -140,6 +144,9 @@ def segment_case(
             insertions=options.insertions,
             progress=tracking.tracking(case),
         )
+        masks = [each.label == segment.value for each in labelled if each.shows(segment)]
+        if options.place and masks:
+            mean = with_place(mean, place_prior(masks, image.geometry.shape))
         probability.append(mean)
         variance.append(between)
     return build_pseudo_label(
