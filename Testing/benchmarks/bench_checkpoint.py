@@ -5,7 +5,7 @@
 Each subject is a new anatomy: four labelled subjects and one unlabelled one, each with its own deformation, contrast
 and noise; one structure is asked for. Tables: by number of labelled cases and insertions, by structure size, by change
 of contrast between labelled and unlabelled cases, by family of contrast. "copied" is no network at all: the labelled
-masks laid on each other, where at least half of them are.
+masks laid on each other, where at least half of them are. "placed" is all cases and insertions with ``--place``.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from SSLSegLib.seeds import named_rng
 from SSLSegLib.tffs.engine import TffsEngine
 from SSLSegLib.tffs.ensemble import ProbabilitySums
 from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.tffs.place import place_prior, with_place
 from SSLSegLib.tffs.positions import insertion_positions
 from SSLSegLib.weights.loading import load_sam2
 
@@ -99,6 +100,8 @@ def evaluate(engine: TffsEngine, image_size: int, index: int, insertions: int, *
                 found = sums.mean > 0.5
                 row[f"M{number + 1}R{runs}"] = float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
     copied = masks[:-1].mean(0) >= 0.5  # where the subjects lie alike, this is what place alone would give
+    placed = with_place(several.mean, place_prior(list(masks[:-1]), truth.shape)) > 0.5  # all M, all R
+    row["placed"] = float(2 * (placed & truth).sum() / max(placed.sum() + truth.sum(), 1))
     row["copied"] = float(2 * (copied & truth).sum() / max(copied.sum() + truth.sum(), 1))
     row["seconds"] = round(time.perf_counter() - started, 1)
     row["volume"] = float(found.sum() / truth.sum())
@@ -109,12 +112,18 @@ def show(rows: list[dict], insertions: int) -> None:
     """Print the tables."""
     columns = [f"M{m}R{r}" for r in sorted({1, insertions}) for m in LABELLED]
     table = Table(
-        "subjects", "n", *columns, "copied", "volume ratio", title="Mean Dice (M labelled cases, R insertions)"
+        "subjects",
+        "n",
+        *columns,
+        "placed",
+        "copied",
+        "volume ratio",
+        title="Mean Dice (M labelled cases, R insertions)",
     )
 
     def add(name: str, some: list[dict]) -> None:
         if some:
-            means = [f"{np.mean([row[c] for row in some]):.3f}" for c in (*columns, "copied")]
+            means = [f"{np.mean([row[c] for row in some]):.3f}" for c in (*columns, "placed", "copied")]
             table.add_row(name, str(len(some)), *means, f"{np.median([row['volume'] for row in some]):.2f}")
 
     add("all", rows)
