@@ -77,6 +77,7 @@ def vessa_manifest(
     threads: int | None = None,
     report: bool = True,
     scene: bool = True,
+    all_classes: bool = False,
 ) -> Manifest:
     """Write down a run: its files with their checksums, parameters, seed and software.
 
@@ -86,6 +87,7 @@ def vessa_manifest(
         options: Of the segmentation.
         model, language, sam2, dino, device, threads, report, scene: See :class:`VessaParameters`.
         seed: Everything random follows from it.
+        all_classes: The bank must show every class, not only one of them.
 
     Raises:
         SSLSegError: Bank, weights or files of a case are missing.
@@ -98,7 +100,8 @@ def vessa_manifest(
     if model is not None:
         require_vessa(model)
     templates = TemplateBank.load(bank)
-    templates.require_targets([each.name for each in cohort.classes])
+    require = templates.require_all_targets if all_classes else templates.require_targets
+    require([each.name for each in cohort.classes])
     parameters = VessaParameters(
         cohort=with_absolute_paths(cohort).to_dict(),
         bank=str(bank.absolute()),

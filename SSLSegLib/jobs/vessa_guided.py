@@ -51,10 +51,7 @@ def guided_manifest(
     Raises:
         SSLSegError: Bank, weights or files of a case are missing.
     """
-    from SSLSegLib.vessa.templates import TemplateBank
-
-    first = vessa_manifest(cohort, bank, options, seed=seed, **settings)
-    TemplateBank.load(bank).require_all_targets([each.name for each in cohort.classes])
+    first = vessa_manifest(cohort, bank, options, seed=seed, all_classes=True, **settings)
     parameters = GuidedParameters.model_validate({**first.parameters, "training": {**training, "seed": seed}})
     inputs = dict(first.inputs)
     if (encoder := parameters.training.get("encoder_weights")) is not None:

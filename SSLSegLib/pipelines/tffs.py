@@ -144,9 +144,9 @@ def segment_case(
             insertions=options.insertions,
             progress=tracking.tracking(case),
         )
-        masks = [each.label == segment.value for each in labelled if each.shows(segment)]
-        if options.place and masks:
-            mean = with_place(mean, place_prior(masks, image.geometry.shape))
+        if options.place:
+            masks = [each.label == segment.value for each in labelled if each.shows(segment)]
+            mean = with_place(mean, place_prior(masks, image.geometry.shape)) if masks else mean
         probability.append(mean)
         variance.append(between)
     return build_pseudo_label(
