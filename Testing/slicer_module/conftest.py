@@ -10,12 +10,11 @@ import pytest
 
 TESTING = Path(__file__).resolve().parent.parent
 ROOT = TESTING.parent
-MODULE = ROOT / "SSLSeg" / "SSLSeg.py"
 for folder in (TESTING, ROOT / "SSLSeg", Path(__file__).resolve().parent):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from helpers_module import quiet  # noqa: E402
+from helpers_module import MODULE, quiet  # noqa: E402
 from slicerhost.fixtures import host, slicer_host  # noqa: E402, F401 - pytest needs the names
 
 

@@ -1,5 +1,9 @@
 """What tests of the module share beside fixtures."""
 
+import itertools
+from contextlib import contextmanager
+from pathlib import Path
+
 import slicer
 
 from SSLSegLib.cases.reading import read_label_file
@@ -10,7 +14,20 @@ from SSLSegLib.selftraining.choice import Choice
 from SSLSegLib.selftraining.folders import WorkFolder
 from SSLSegLib.selftraining.report import RoundReport, write_report
 
-__all__ = ["plot_curves", "quiet", "results_of", "segment_masks", "texts", "write_first_labels", "write_rounds"]
+__all__ = [
+    "MODULE",
+    "beating",
+    "longest_step",
+    "plot_curves",
+    "quiet",
+    "results_of",
+    "segment_masks",
+    "texts",
+    "write_first_labels",
+    "write_rounds",
+]
+
+MODULE = Path(__file__).resolve().parents[2] / "SSLSeg" / "SSLSeg.py"
 
 
 def texts(table):
@@ -33,6 +50,26 @@ def segment_masks(node, volume):
         ).copy()
         for name in names
     }
+
+
+@contextmanager
+def beating(clock):
+    """Times by this clock at which the GUI thread looked at its events, while the context lasts."""
+    import qt
+
+    times, timer = [], qt.QTimer()
+    timer.setInterval(5)
+    timer.connect("timeout()", lambda: times.append(clock()))
+    timer.start()
+    try:
+        yield times
+    finally:
+        timer.stop()
+
+
+def longest_step(times):
+    """The longest time between two beats."""
+    return max(after - before for before, after in itertools.pairwise(times))
 
 
 def quiet(host, panel, timeout=60):

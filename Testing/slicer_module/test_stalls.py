@@ -1,12 +1,11 @@
 """What a click sets off beside the GUI thread or in pieces: Slicer lives meanwhile, and the outcome is the same."""
 
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import slicer
-from helpers_module import quiet, segment_masks
+from helpers_module import beating, quiet, segment_masks
 
 from SSLSegLib.errors import SSLSegError
 from SSLSegLib.pseudolabels.review import load_review
@@ -17,14 +16,8 @@ SLOW = 0.5  # seconds that the disk takes here
 @pytest.fixture
 def beats():
     """Times at which the GUI thread looked at its events."""
-    import qt
-
-    found = SimpleNamespace(times=[], timer=qt.QTimer())
-    found.timer.setInterval(5)
-    found.timer.connect("timeout()", lambda: found.times.append(time.monotonic()))
-    found.timer.start()
-    yield found
-    found.timer.stop()
+    with beating(time.monotonic) as times:
+        yield times
 
 
 def slowly(monkeypatch, module, name):
@@ -45,7 +38,7 @@ def slowly(monkeypatch, module, name):
 def lived_through(beats, spans):
     """Whether the GUI thread went on all the time: by count, since a busy machine stretches single beats."""
     assert spans
-    return all(sum(began < each < ended for each in beats.times) >= 5 for began, ended in spans)
+    return all(sum(began < each < ended for each in beats) >= 5 for began, ended in spans)
 
 
 def first_case(panel):

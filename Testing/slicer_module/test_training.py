@@ -1,6 +1,5 @@
 """Refinement with real nnU-Net in real child processes, on a tiny cohort: from the click to a model elsewhere."""
 
-import itertools
 import json
 import shutil
 import time
@@ -10,8 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import slicer
-from conftest import MODULE
-from helpers_module import plot_curves, quiet, segment_masks, texts
+from helpers_module import MODULE, beating, longest_step, plot_curves, quiet, segment_masks, texts
 
 from SSLSegLib.cases.reading import read_label_file
 from SSLSegLib.pseudolabels.storage import read_result
@@ -45,11 +43,11 @@ def trained(slicer_host, inputs, batch_job, tmp_path_factory):
         seen.button = panel.ui.refineButton.text
         seen.training = panel.refineSection.training.job.folder
         panel.ui.plotButton.click()
-        beats = beat()
-        slicer_host.wait_until(lambda: "Training loss" in plot_curves(), 600)
-        seen.texts.append(panel.ui.refineStatusLabel.text)
-        seen.epochs_while_running = len(plot_curves()["Training loss"])
-        seen.stall = stop(beats)
+        with beating(time.thread_time) as beats:
+            slicer_host.wait_until(lambda: "Training loss" in plot_curves(), 600)
+            seen.texts.append(panel.ui.refineStatusLabel.text)
+            seen.epochs_while_running = len(plot_curves()["Training loss"])
+        seen.stall = longest_step(beats)
         stop_and_start(slicer_host, panel, seen)
         slicer_host.unload_module("SSLSeg")  # the training must not end with it
         slicer.mrmlScene.Clear(0)
@@ -104,21 +102,6 @@ def attach(host, panel, folder):
     panel.ui.attachButton.click()
     host.wait_until(lambda: panel.ui.resultsTable.rowCount == 2 and panel.runSection.state == "idle", 60)
     quiet(host, panel)
-
-
-def beat():
-    import qt
-
-    found = SimpleNamespace(times=[], timer=qt.QTimer())
-    found.timer.setInterval(5)
-    found.timer.connect("timeout()", lambda: found.times.append(time.thread_time()))
-    found.timer.start()
-    return found
-
-
-def stop(beats):
-    beats.timer.stop()
-    return max(after - before for before, after in itertools.pairwise(beats.times))
 
 
 @pytest.fixture
