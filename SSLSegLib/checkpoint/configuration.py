@@ -76,4 +76,4 @@ def small_configuration(
         "use_multimask_token_for_obj_ptr": False,
         "sam_mask_decoder_extra_args": {"dynamic_multimask_via_stability": False},
     }
-    return Sam2Configuration(base="sam2.1_hiera_t", image_size=image_size, overrides=overrides)
+    return Sam2Configuration(base="sam2.1_hiera_t", image_size=image_size, overrides=overrides, place_prompts=True)

@@ -26,23 +26,26 @@ class PhantomPool:
         self.first, self.size, self.renewal = first, size, renewal
         self.subjects: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def _two(self, rng: np.random.Generator) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _some(self, rng: np.random.Generator, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         while len(self.subjects) < self.first or (len(self.subjects) < self.size and rng.random() < self.renewal):
             seed = named_seed("phantoms for training", int(rng.integers(2**31)))
             volume, labels = make_phantom(seed, 0)
             self.subjects.append((torch.from_numpy(volume.array[0]), torch.from_numpy(labels)))
-        return [self.subjects[i] for i in rng.choice(len(self.subjects), 2, replace=False)]
+        return [self.subjects[i] for i in rng.choice(len(self.subjects), count, replace=False)]
 
     def sample(
         self, rng: np.random.Generator, targets: int, labelled: int, chain: int
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+    ) -> tuple[
+        list[torch.Tensor], list[torch.Tensor], torch.Tensor, list[torch.Tensor], list[torch.Tensor], np.ndarray
+    ]:
         """Images and masks of two subjects, and how far the labelled slices are from the chain.
 
         Returns:
             images [(labelled, J, I), (chain, J, I)], masks [(targets, labelled, J, I), (targets, chain, J, I)],
-            distance (labelled,) and the classes [(labelled, J, I), (chain, J, I)].
+            distance (labelled,), the classes [(labelled, J, I), (chain, J, I)], masks (targets, K, J, I) of whole
+            labelled subjects and the chain's slices.
         """
-        (image, labels), (other_image, other_labels) = self._two(rng)
+        (image, labels), (other_image, other_labels), *others = self._some(rng, int(rng.integers(2, self.first + 1)))
         depth = len(labels)
         classes = rng.choice([1, 2, 3, 4], size=targets, replace=targets > 4)
         where = np.flatnonzero((labels == int(classes[0])).flatten(1).any(1).numpy())
@@ -59,11 +62,12 @@ class PhantomPool:
         images = [image[torch.from_numpy(reference)], other_image[torch.from_numpy(run)]]
         chosen = [labels[torch.from_numpy(reference)], other_labels[torch.from_numpy(run)]]
         masks = [torch.stack([some == int(c) for c in classes]) for some in chosen]
+        known = [torch.stack([x == int(c) for c in classes]) for x in (labels, *(x for _, x in others))]
         if rng.random() < 0.3:  # a population of the other hand
-            images, masks, chosen = ([x.flip(-1) for x in some] for some in (images, masks, chosen))
+            images, masks, chosen, known = ([x.flip(-1) for x in some] for some in (images, masks, chosen, known))
         gamma = np.exp(0.2 * rng.normal())
         images = [(x / x.max()).pow(gamma) for x in images]
-        return images, masks, torch.tensor(np.abs(end - reference), dtype=torch.float32), chosen
+        return images, masks, torch.tensor(np.abs(end - reference), dtype=torch.float32), chosen, known, run
 
 
 def coarse(structures: torch.Tensor, image_size: int) -> torch.Tensor:

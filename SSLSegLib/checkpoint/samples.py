@@ -1,15 +1,17 @@
 """Training samples: labelled slices of one generated subject, a chain of slices of another, masks of a target."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeds import named_rng
+from ..tffs.place import SPREAD
 from .anatomy import Anatomy
 from .atlas import draw_anatomy
 from .familiar import PhantomPool, coarse, resized
@@ -20,6 +22,7 @@ __all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", 
 CHANGES = ("same", "shifted", "new")
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+_SUBJECTS = 4  # of one anatomy: one is the chain's, one to three say where the target lies, one of them is labelled
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,13 @@ class SampleOptions:
     easing: int = 1
     phantoms: float = 0.0
     changes: tuple[float, float, float] = (0.75, 0.2, 0.05)
-    pool: int = 300
-    renewal: float = 0.12
+    pool: int = 150
+    renewal: float = 0.06
 
 
 @dataclass
 class Pair:
-    """Two subjects of one anatomy; ``labels`` uint8 (2, K, J, I)."""
+    """Subjects of one anatomy; ``labels`` uint8 (n, K, J, I)."""
 
     anatomy: Anatomy
     labels: torch.Tensor
@@ -68,12 +71,14 @@ class Batch:
         masks: bool (B, T, R + L, S, S).
         distance: float32 (B, R), frames from each labelled slice to the chain's first frame in travel direction.
         structures: uint8 (B, R + L, S / 4, S / 4), every structure by its number, the same in both subjects; 0 is none.
+        place: float32 (B, T, L, S / 4, S / 4), how often the target lies there in labelled subjects (``tffs.place``).
     """
 
     frames: torch.Tensor
     masks: torch.Tensor
     distance: torch.Tensor
     structures: torch.Tensor
+    place: torch.Tensor
     labelled: int
 
     def to(self, device: str | torch.device) -> "Batch":
@@ -82,10 +87,34 @@ class Batch:
 
 
 def draw_pair(rng: np.random.Generator) -> Pair:
-    """A new anatomy and two subjects of it."""
+    """A new anatomy and subjects of it."""
     anatomy = draw_anatomy(rng)
     amount = 0.02 + 0.08 * rng.random() ** 2
-    return Pair(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(2)]))
+    return Pair(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(_SUBJECTS)]))
+
+
+def place_at(rng: np.random.Generator, masks: Sequence[torch.Tensor], slices: np.ndarray, side: int) -> torch.Tensor:
+    """Where labelled subjects have the targets, seen from another subject whose volume begins elsewhere.
+
+    As ``tffs.place.place_prior``, for some slices only and with each subject moved along the slice axis at random.
+
+    Args:
+        masks: bool (T, K, rows, columns), one for each subject, of one K.
+        slices: Of the other subject.
+
+    Returns:
+        float32 (T, len(slices), side, side).
+    """
+    total = torch.zeros(())
+    for mask in masks:
+        depth = mask.shape[1]
+        moved = slices + depth * (0.1 if rng.random() < 0.15 else 0.03) * rng.normal()
+        weight = np.exp(-0.5 * ((np.arange(depth) - moved[:, None]) / (SPREAD * depth)) ** 2)
+        weight = torch.from_numpy(weight / np.maximum(weight.sum(1, keepdims=True), 1e-6)).float()
+        small = F.interpolate(mask.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
+        total = total + torch.einsum("lk,tkrc->tlrc", weight, small)
+    blurred = gaussian_filter(total.numpy() / len(masks), [0, 0, SPREAD * side, SPREAD * side], mode="nearest")
+    return torch.from_numpy(blurred).clamp_(0, 1)
 
 
 def to_frames(images: torch.Tensor, image_size: int) -> torch.Tensor:
@@ -107,7 +136,8 @@ def to_frames(images: torch.Tensor, image_size: int) -> torch.Tensor:
 def _view(rng: np.random.Generator, centre: np.ndarray, extent: float) -> tuple[int, int, int, int]:
     """A crop (top, bottom, left, right) of the 128-pixel plane of about ``extent`` of its side around ``centre``."""
     size = np.clip(128 * extent * np.exp(0.06 * rng.normal(size=2)), 48, 128).astype(int)
-    start = np.clip((centre - size / 2 + 3 * rng.normal(size=2)).astype(int), 0, 128 - size)
+    apart = 8 if rng.random() < 0.15 else 3  # fields of view that were chosen by other people
+    start = np.clip((centre - size / 2 + apart * rng.normal(size=2)).astype(int), 0, 128 - size)
     return start[0], start[0] + size[0], start[1], start[1] + size[1]
 
 
@@ -144,13 +174,16 @@ def draw_sample(
     *,
     change: str | None = None,
     distinct: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor] | None:
+) -> tuple[torch.Tensor, ...] | None:
     """One item of a batch from a pair, or None where the pair has no target of a usable size.
 
     Returns:
-        frames (R + L, 3, S, S), masks (T, R + L, S, S), distance (R,), structures (R + L, S / 4, S / 4).
+        frames (R + L, 3, S, S), masks (T, R + L, S, S), distance (R,), structures (R + L, S / 4, S / 4), place
+        (T, L, S / 4, S / 4).
     """
-    anatomy, labels = pair.anatomy, pair.labels
+    anatomy = pair.anatomy
+    order = torch.from_numpy(rng.permutation(len(pair.labels)))
+    labels, others = pair.labels[order[:2]], pair.labels[order[2 : 2 + rng.integers(len(order) - 1)]]
     count = len(anatomy.tissues)
     # Area of each structure in each slice, (2, K, structures).
     flat = labels.flatten(2).int() + torch.arange(2 * labels.shape[1]).view(2, -1, 1) * count
@@ -184,17 +217,24 @@ def draw_sample(
     flips = [axis for axis in (1, 2) if rng.random() < 0.5]
     transpose = rng.random() < 0.5
 
-    frames, masks, everything = [], [], []
+    def asked(structures: torch.Tensor) -> torch.Tensor:
+        """Masks (T, n, rows, columns) of the targets, turned as the sample is."""
+        drawn = torch.stack([torch.isin(structures, torch.tensor(c, dtype=torch.uint8)) for c, _ in chosen])
+        drawn = drawn.flip([axis + 1 for axis in flips]) if flips else drawn
+        return drawn.mT if transpose else drawn
+
+    frames, masks, everything, known = [], [], [], []
     for subject, slices in enumerate((reference, run)):
         top, bottom, left, right = _view(rng, centre, extent)
+        if subject == 0:
+            known.append(asked(labels[0][:, top:bottom, left:right]))
         images = render(labels[subject], slices, contrasts[subject], rng)[:, top:bottom, left:right]
         structures = labels[subject][torch.from_numpy(slices)][:, top:bottom, left:right]
-        drawn = torch.stack([torch.isin(structures, torch.tensor(c, dtype=torch.uint8)) for c, _ in chosen])
+        drawn = asked(structures)
         if flips:
             images, structures = images.flip(flips), structures.flip(flips)
-            drawn = drawn.flip([axis + 1 for axis in flips])
         if transpose:
-            images, structures, drawn = images.mT, structures.mT, drawn.mT
+            images, structures = images.mT, structures.mT
         frames.append(to_frames(images.contiguous(), options.image_size))
         masks.append(resized(drawn, options.image_size))
         everything.append(coarse(structures, options.image_size))
@@ -202,7 +242,11 @@ def draw_sample(
     scale = rng.uniform(0.5, 2.0)
     end = labels.shape[1] if reference[0] <= reference[-1] else -1
     distance = torch.tensor(np.abs(end - reference) * scale, dtype=torch.float32).round().clamp(min=1)
-    return torch.cat(frames), torch.cat(masks, dim=1), distance, torch.cat(everything)
+    for other in others:
+        top, bottom, left, right = _view(rng, centre, extent)
+        known.append(asked(other[:, top:bottom, left:right]))
+    place = place_at(rng, known, run, options.image_size // 4)
+    return torch.cat(frames), torch.cat(masks, dim=1), distance, torch.cat(everything), place
 
 
 class Samples(IterableDataset):
@@ -232,10 +276,14 @@ class Samples(IterableDataset):
         items = []
         while len(items) < options.batch:
             if rng.random() < options.phantoms:
-                images, masks, distance, classes = self.phantoms.sample(rng, options.targets, labelled, chain)
+                images, masks, distance, classes, known, run = self.phantoms.sample(
+                    rng, options.targets, labelled, chain
+                )
                 frames = torch.cat([to_frames(x, options.image_size) for x in images])
                 masks = torch.cat([resized(x, options.image_size) for x in masks], 1)
-                items.append((frames, masks, distance, torch.cat([coarse(x, options.image_size) for x in classes])))
+                structures = torch.cat([coarse(x, options.image_size) for x in classes])
+                place = place_at(rng, known, run, options.image_size // 4)
+                items.append((frames, masks, distance, structures, place))
                 continue
             fresh = len(pool) < options.batch or rng.random() < options.renewal
             if fresh:

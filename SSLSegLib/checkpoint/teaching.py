@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 
+from ..tffs.place import place_prompts
 from .attention import attend
 from .samples import Batch
 
@@ -60,10 +61,12 @@ class Teacher:
 
     Args:
         model: Stock ``SAM2Base`` with single-mask tracking.
+        unplaced: Share of the groups that are not told where the target lies in the labelled subjects.
     """
 
-    def __init__(self, model: SAM2Base) -> None:
+    def __init__(self, model: SAM2Base, *, unplaced: float = 0.0) -> None:
         self.model = model
+        self.unplaced = unplaced
         self.side = model.image_size // 16
 
     # -- the parts of the stock model, batched ---------------------------------------------------------------------
@@ -84,13 +87,23 @@ class Teacher:
         self.features = maps[-1].unflatten(0, (b, n))
         self.fine, self.middle, self.top = (grouped(x) for x in maps)
         self.masks = batch.masks.flatten(0, 1)
+        place = batch.place.flatten(0, 1)
+        self.place = place_prompts(place.flatten(0, 1), 4 * self.side).unflatten(0, place.shape[:2])
+        self.placed = torch.rand(len(self.masks), device=place.device) >= self.unplaced
         self.distance = batch.distance[:, None].expand(-1, targets, -1).flatten(0, 1)
         self.labelled = batch.labelled
 
     def heads(
-        self, features: torch.Tensor, slices: slice | torch.Tensor, prompts: torch.Tensor | None = None
+        self,
+        features: torch.Tensor,
+        slices: slice | torch.Tensor,
+        prompts: torch.Tensor,
+        prompted: torch.Tensor | None = None,
     ) -> Decoded:
-        """The prompt encoder, mask decoder and pointer projection on features (G, L, C, h, w)."""
+        """The prompt encoder, mask decoder and pointer projection on features (G, L, C, h, w).
+
+        ``prompts`` (G x L, 1, 4h, 4w); ``prompted`` bool (G,): the other groups are decoded without.
+        """
         model = self.model
         groups, length = features.shape[:2]
         fine, middle = (x[:, slices].flatten(0, 1) for x in (self.fine, self.middle))
@@ -98,6 +111,9 @@ class Teacher:
         points = torch.zeros(count, 1, 2, device=features.device)
         nothing = -torch.ones(count, 1, dtype=torch.int32, device=features.device)
         sparse, dense = model.sam_prompt_encoder(points=(points, nothing), boxes=None, masks=prompts)
+        if prompted is not None:
+            none = model.sam_prompt_encoder.no_mask_embed.weight[..., None, None]
+            dense = torch.where(prompted.repeat_interleave(length)[:, None, None, None], dense, none)
         logits, _, tokens, score = model.sam_mask_decoder(
             image_embeddings=features.flatten(0, 1),
             image_pe=model.sam_prompt_encoder.get_dense_pe(),
@@ -224,7 +240,8 @@ class Teacher:
             pointer.shape[2],
             torch.cat([visible_shared, torch.stack(seen, 1), visible_pointer], 2),
         )
-        decoded = self.heads(fused.mT.unflatten(-1, (self.side, self.side)), chain)
+        place = self.place[:, slices.start : slices.stop].flatten(0, 1)
+        decoded = self.heads(fused.mT.unflatten(-1, (self.side, self.side)), chain, place, self.placed)
         targets = self.occupied[:, None]
         decoded.pointed_at = [w @ targets / (w.sum(-1, keepdim=True) + 1e-6) for w in attended]
         return decoded

@@ -42,6 +42,7 @@ class TrainingOptions:
         batch: Subject pairs in a step (two targets each).
         phantoms: Share of the samples from the abdomens of the phantom cohorts, of subjects kept apart.
         new_contrast: Share of the generated samples whose two subjects have nothing of their contrast in common.
+        unplaced: Share of the targets whose place in the labelled subjects is not told.
         matching: Weight of the loss on where the memory attention looks (not on chain steps).
         correspondence: Weight of the loss on the likeness of equal structures in the two subjects.
         easing: Steps over which targets stop being identified by their brightness.
@@ -54,20 +55,21 @@ class TrainingOptions:
     """
 
     seed: int = 1
-    image_size: int = 128
-    small_size: int = 96
-    small_until: float = 0.5
+    image_size: int = 160
+    small_size: int = 128
+    small_until: float = 0.55
     batch: int = 4
     steps: int = 6000
     minutes: float = math.inf
-    phantoms: float = 0.35
-    new_contrast: float = 0.1
+    phantoms: float = 0.2
+    new_contrast: float = 0.2
+    unplaced: float = 0.25
     matching: float = 1.0
     correspondence: float = 0.5
     easing: int = 2500
     rate: float = 6e-4
     warmup: int = 200
-    chains_from: float = 0.5
+    chains_from: float = 0.3
     chains: float = 0.55
     ema: float = 0.997
     workers: int = 1
@@ -229,7 +231,7 @@ class Trainer:
         batch = batch.to(self.device)
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
-        teacher = Teacher(self.model)
+        teacher = Teacher(self.model, unplaced=options.unplaced)
         draw = torch.rand(()).item()
         ramp = options.chains if self.fraction >= options.chains_from else 0.0
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):

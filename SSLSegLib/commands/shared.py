@@ -161,11 +161,12 @@ KeepAllOption = Annotated[
     bool, typer.Option("--keep-all-components", help="Do not reduce any class to its largest component.")
 ]
 PlaceOption = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--place",
+        "--place/--no-place",
         help="Let the place of a class in the labelled scans count too, for scans that show the same field of view. "
-        "Not in the paper; `expect` with and without it tells whether it helps.",
+        "Not in the paper. Default: yes with weights that were trained for it (the bundled ones), but for the preset "
+        "paper; `expect` with and without it tells whether it helps.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -203,7 +204,7 @@ def tffs_options(
     precision: Precision | None,
     threshold: float | None,
     keep_all_components: bool,
-    place: bool,
+    place: bool | None,
 ) -> "TffsOptions":
     """Options of the method from those of the command line; what is not given comes from the preset."""
     from SSLSegLib.tffs.options import TffsOptions
@@ -214,7 +215,7 @@ def tffs_options(
         "precision": precision and precision.value,
         "threshold": threshold,
         "largest_component": False if keep_all_components else None,
-        "place": place or None,
+        "place": place,
     }
     return TffsOptions.model_validate({name: value for name, value in given.items() if value is not None})
 

@@ -57,7 +57,7 @@ def ssl_medsam2(
     precision: PrecisionOption = None,
     threshold: ThresholdOption = None,
     keep_all_components: KeepAllOption = False,
-    place: PlaceOption = False,
+    place: PlaceOption = None,
     device: DevicesOption = None,
     seed: SeedOption = 42,
     threads: ThreadsOption = None,

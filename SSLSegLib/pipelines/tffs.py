@@ -90,10 +90,14 @@ def ensemble(
     seed: int,
     insertions: int,
     progress: Progress = silent,
+    place: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Algorithm 2 for one class of one case: the mean over R x M insertions, and the variance between them.
 
     Labelled cases that do not show the class are left out, and the mean is over those used.
+
+    Args:
+        place: Prior that the network is told, (K, J, I); only for weights that were trained to be told.
 
     Returns:
         Mean and variance of the probability, float32 (K, J, I) each; zero where no labelled case shows the class.
@@ -108,7 +112,7 @@ def ensemble(
         if template is None:
             continue
         positions = insertion_positions(seed, case_id, each.case.id, segment.name, slices, insertions)  # line 3
-        engine.propagate(image.features, template, positions, in_plane, sums, progress)  # lines 4 to 7
+        engine.propagate(image.features, template, positions, in_plane, sums, progress, place=place)  # lines 4 to 7
     return sums.mean, sums.variance  # line 9
 
 
@@ -125,15 +129,19 @@ def segment_case(
 ) -> "PseudoLabel":
     """All classes of one case, each on its own; then threshold, merge, largest component, uncertainty (line 10).
 
-    With ``options.place`` the probability is averaged with the class's place in the labelled cases first.
+    Where a class lies in the labelled cases is told to the network, averaged with its answer, or left out
+    (:func:`~SSLSegLib.tffs.place.use_of_place`).
     """
     from SSLSegLib.pseudolabels.label import build_pseudo_label, make_provenance
-    from SSLSegLib.tffs.place import place_prior, with_place
+    from SSLSegLib.tffs.place import place_prior, use_of_place, with_place
 
+    use = use_of_place(options.place, model.configuration)
     probability, variance = [], []
     for segment in cohort.classes:
         if not any(each.shows(segment) for each in labelled):
             tracking.progress("warning", message=f"No labelled case shows '{segment.name}'.", case=case.id)
+        masks = [each.label == segment.value for each in labelled if each.shows(segment)] if use else []
+        place = place_prior(masks, image.geometry.shape) if masks else None
         mean, between = ensemble(
             engine,
             case.id,
@@ -143,10 +151,10 @@ def segment_case(
             seed=seed,
             insertions=options.insertions,
             progress=tracking.tracking(case),
+            place=place if use == "told" else None,
         )
-        if options.place:
-            masks = [each.label == segment.value for each in labelled if each.shows(segment)]
-            mean = with_place(mean, place_prior(masks, image.geometry.shape)) if masks else mean
+        if use == "averaged" and place is not None:
+            mean = with_place(mean, place)
         probability.append(mean)
         variance.append(between)
     return build_pseudo_label(
@@ -161,7 +169,7 @@ def segment_case(
             METHOD,
             seed=seed,
             labelled=[each.case.id for each in labelled],
-            options=options.model_dump(mode="json"),
+            options=options.model_dump(mode="json") | {"place": use},
             weights=model.name,
             weights_sha256=model.sha256,
         ),

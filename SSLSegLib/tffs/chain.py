@@ -62,6 +62,7 @@ class Tracker:
         template: LabelledTemplate,
         pointer_limit: int,
         *,
+        rough: torch.Tensor | None = None,
         remember: bool = True,
     ) -> torch.Tensor:
         """Track one frame per chain.
@@ -72,6 +73,7 @@ class Tracker:
             levels: Image features of the n frames.
             template: Their template.
             pointer_limit: Smaller of the whole video's length and the model's maximum number of pointers.
+            rough: What is known of the masks in the n frames beforehand, logits (n, 1, 4h, 4w).
             remember: Encode the new memories; needless on a chain's last frame.
 
         Returns:
@@ -94,17 +96,18 @@ class Tracker:
                 template,
                 keys,
                 pointer_limit,
+                None if rough is None else _take([rough], which)[0],
                 remember,
             )
             for row, row_logits in zip(rows, rows_logits, strict=True):
                 logits[row] = row_logits
         return torch.stack(logits)
 
-    def _step_batch(self, chains, levels, constants, shared, template, keys, pointer_limit, remember) -> torch.Tensor:
+    def _step_batch(self, chains, levels, constants, shared, template, keys, pointer_limit, rough, remember):
         with multiplying(self.memory_attention.arithmetic):
             local = self._local_keys(chains, template, pointer_limit)
             conditioned = self.memory_attention.finish(constants, shared, keys, local)
-        decoded = self.network.decode(conditioned, levels[:-1])
+        decoded = self.network.decode(conditioned, levels[:-1], rough)
         memories = self.network.remember(levels[-1], decoded) if remember else None
         for row, chain in enumerate(chains):
             if memories is not None:

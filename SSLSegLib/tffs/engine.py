@@ -19,6 +19,7 @@ from .features import VolumeFeatures
 from .memory_attention import MemoryAttention
 from .network import TrackingNetwork
 from .options import TffsOptions
+from .place import place_prompts
 from .precision import attention_kernel, computing
 from .template import Direction, LabelledTemplate, Passed, chosen_prompts, masks_as_prompts
 
@@ -154,6 +155,8 @@ class TffsEngine:
         in_plane: tuple[int, int],
         sums: ProbabilitySums,
         progress: Progress = silent,
+        *,
+        place: np.ndarray | None = None,
     ) -> None:
         """Insert the labelled volume before each of the positions and add the runs' probabilities to the sums.
 
@@ -168,15 +171,19 @@ class TffsEngine:
             in_plane: (rows, columns) of the unlabelled volume.
             sums: What the R runs are added to.
             progress: Told ``progress`` with stage ``propagate``: tracked frames done of R x n.
+            place: float32 (n, rows, columns), 0 to 1, how often the class lies there in the labelled cases
+                (:func:`~SSLSegLib.tffs.place.place_prior`): each slice's rough mask, for weights that were trained
+                to be told.
 
         Raises:
-            ValueError: The template or the sums are for another size, or a position is out of range.
+            ValueError: The template, the sums or the prior are for another size, or a position is out of range.
         """
         slices = features.slices
-        self._check(slices, template, positions, tuple(in_plane), sums)
+        self._check(slices, template, positions, tuple(in_plane), sums, place)
         self._use(template)
         limit = min(slices + template.slices, self._network.model.max_obj_ptrs_in_encoder)
         runs = ProbabilitySums(slices, sums.in_plane, self.device)
+        rough = None if place is None else self._rough(place)
         done, total = 0, slices * len(positions)
         with computing(self.options.precision, self.device):
             started: dict[Direction, list[HalfChain]] = {"forward": [], "backward": []}
@@ -185,21 +192,27 @@ class TffsEngine:
                 for direction, here in (("forward", at), ("backward", slices - 1 - at)):
                     # The labelled block lies before slice k: forward chains begin at k, backward chains at k - 1.
                     beginning = here if direction == "forward" else here + 1
-                    history = self._history(template, direction, limit) if beginning in positions else []
+                    history = (
+                        self._history(template, direction, limit, told=rough is not None)
+                        if beginning in positions
+                        else []
+                    )
                     started[direction] += [
                         self._tracker.chain(direction, template.slices, history)
                         for position in positions
                         if position == beginning
                     ]
                 for front in self._fronts(started, at, slices):
+                    where = [here for _, here in front]
                     logits = self._tracker.step(
                         [chain for chain, _ in front],
-                        *self._frames(features, [here for _, here in front]),
+                        *self._frames(features, where),
                         template,
                         limit,
+                        rough=None if rough is None else rough[sorted(set(where))],
                         remember=not last,
                     )
-                    self._add(runs, [here for _, here in front], logits)
+                    self._add(runs, where, logits)
                     done += len(front)
                     self.counts.tracked += len(front)
                     progress("progress", stage="propagate", done=done, total=total)
@@ -224,9 +237,19 @@ class TffsEngine:
         resized = F.interpolate(logits.float(), size=runs.in_plane, mode="bilinear", align_corners=False)
         runs.add_slices(slices, torch.sigmoid(resized[:, 0]))
 
-    def _history(self, template: LabelledTemplate, direction: Direction, limit: int) -> list[Passed]:
-        """The template's empty slices as a chain passes them; tracked once per direction."""
-        if (direction, limit) not in template.histories:
+    def _rough(self, place: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """A place prior as rough masks (n, 1, 4h, 4w)."""
+        return place_prompts(torch.as_tensor(place).to(self.device), self._network.prompt_side)
+
+    def _history(
+        self, template: LabelledTemplate, direction: Direction, limit: int, *, told: bool = False
+    ) -> list[Passed]:
+        """The template's empty slices as a chain passes them; tracked once per direction.
+
+        Where chains are told the class's place, these are told that there is none.
+        """
+        absent = self._rough(torch.zeros(1, 1, 1)) if told else None
+        if (direction, limit, told) not in template.histories:
             prompted = {template.coordinate(index, direction) for index in template.prompted}
             left_out = {template.coordinate(index, direction) for index in template.left_out}
             first = min(prompted)
@@ -236,10 +259,10 @@ class TffsEngine:
                     continue
                 chain.coordinate = coordinate
                 levels = template.features.levels([template.coordinate(coordinate, direction)])
-                self._tracker.step([chain], [0], levels, template, limit)
+                self._tracker.step([chain], [0], levels, template, limit, rough=absent)
                 self.counts.tracked += 1
-            template.histories[direction, limit] = list(chain.passed)
-        return template.histories[direction, limit]
+            template.histories[direction, limit, told] = list(chain.passed)
+        return template.histories[direction, limit, told]
 
     def _use(self, template: LabelledTemplate) -> None:
         """Only one template's projected keys are alive at a time: they are its largest part by far."""
@@ -247,10 +270,12 @@ class TffsEngine:
             self._in_use.release()
         self._in_use = template
 
-    def _check(self, slices, template, positions, in_plane, sums) -> None:
+    def _check(self, slices, template, positions, in_plane, sums, place) -> None:
         if template.in_plane != in_plane:
             raise ValueError(f"The template was made for slices of {template.in_plane}, not {in_plane}.")
         if sums.slices != slices or sums.in_plane != in_plane:
             raise ValueError(f"The sums are for {sums.slices} slices of {sums.in_plane}, not {slices} of {in_plane}.")
         if not all(0 <= position < slices for position in positions):
             raise ValueError(f"Insertion positions must be in 0..{slices - 1}, got {list(positions)}.")
+        if place is not None and place.shape != (slices, *in_plane):
+            raise ValueError(f"The place prior is of {place.shape}, not {(slices, *in_plane)}.")

@@ -106,11 +106,20 @@ class TrackingNetwork:
         memories = self._memorise(levels[-1], (full_size > 0).float(), scores)
         return memories, pointers
 
-    def decode(self, conditioned: torch.Tensor, high_resolution: Levels) -> Decoded:
-        """Masks of frames whose features (B, N, C) have been conditioned on memories."""
+    @property
+    def prompt_side(self) -> int:
+        """Side in pixels of the rough masks that the prompt encoder takes."""
+        return self.model.sam_prompt_encoder.mask_input_size[0]
+
+    def decode(self, conditioned: torch.Tensor, high_resolution: Levels, rough: torch.Tensor | None = None) -> Decoded:
+        """Masks of frames whose features (B, N, C) have been conditioned on memories.
+
+        ``rough``: logits (B, 1, 4h, 4w) of what is known of the masks beforehand.
+        """
         features = conditioned.transpose(1, 2).unflatten(2, (self.side, self.side))
         _, _, _, logits, full_size, pointers, scores = self.model._forward_sam_heads(
             backbone_features=features,
+            mask_inputs=rough,
             high_res_features=list(high_resolution) or None,
             multimask_output=self.model._use_multimask(is_init_cond_frame=False, point_inputs=None),
         )

@@ -11,7 +11,7 @@ Preset = Literal["fast", "balanced", "paper"]
 
 # "paper": as published. "balanced": the same ensemble, bfloat16 where it is harmless. "fast": a smaller ensemble too.
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"insertions": 5, "precision": "official"},
+    "paper": {"insertions": 5, "precision": "official", "place": False},
     "balanced": {"insertions": 5, "precision": "fast"},
     "fast": {"insertions": 2, "precision": "fast"},
 }
@@ -25,8 +25,8 @@ class TffsOptions(BaseModel):
         insertions: R, insertion positions per (unlabelled, labelled) pair (Algorithm 2, line 3; official code: 5).
         threshold: A voxel is foreground where the mean probability is strictly above it.
         largest_component: Keep only the largest 26-connected component of a class (off for paired organs).
-        place: Average the probability with how often the class lies at that place in the labelled cases
-            (:mod:`SSLSegLib.tffs.place`). Not in the paper; for scans that show the same field of view.
+        place: Let count how often the class lies at that place in the labelled cases (:mod:`SSLSegLib.tffs.place`);
+            for scans that show the same field of view. Not in the paper. None: where the weights were trained for it.
         precision: ``exact`` is float32 throughout; ``fast`` computes memory attention in bfloat16 and all else in
             float32; ``official`` puts everything under bfloat16 autocast as the official code does.
         batch: How many chains go through the network together; None chooses by device.
@@ -42,7 +42,7 @@ class TffsOptions(BaseModel):
     insertions: int = Field(default=5, ge=1)
     threshold: float = Field(default=0.5, gt=0.0, lt=1.0)
     largest_component: bool = True
-    place: bool = False
+    place: bool | None = None
     precision: Precision = "exact"
     batch: int | None = Field(default=None, ge=1)
     max_conditioning_slices: int | None = Field(default=None, ge=1)

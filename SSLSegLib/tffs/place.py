@@ -1,18 +1,39 @@
-"""Where a structure lies in the labelled cases, as a second voice beside the ensemble. Not part of the paper.
+"""Where a structure lies in the labelled cases: told to the network, or averaged with its answer. Not in the paper.
 
 SAM2's memory is told how a structure looks, and neither at which height of the volume nor, beyond the reach of its
 position encoding, where in the slice. Where scans show the same field of view, place alone says much.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-__all__ = ["place_prior", "with_place"]
+if TYPE_CHECKING:
+    from ..weights.configuration import Sam2Configuration
+
+__all__ = ["place_prior", "place_prompts", "use_of_place", "with_place"]
 
 SPREAD = 0.025
 """Of the blur, a standard deviation as a share of each axis."""
+
+
+def use_of_place(asked: bool | None, configuration: "Sam2Configuration") -> Literal["told", "averaged"] | None:
+    """What becomes of the place of a class.
+
+    Args:
+        asked: None leaves it to the weights.
+
+    Returns:
+        ``told``: each slice's rough mask for the network, which was trained to be told; ``averaged``: the network knows
+        nothing of it and its answer is averaged with it, only if asked for; None: left out, as in the paper.
+    """
+    if configuration.place_prompts:
+        return None if asked is False else "told"
+    return "averaged" if asked else None
 
 
 def place_prior(masks: Sequence[np.ndarray], shape: tuple[int, int, int]) -> np.ndarray:
@@ -38,3 +59,19 @@ def place_prior(masks: Sequence[np.ndarray], shape: tuple[int, int, int]) -> np.
 def with_place(probability: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """The mean of both voices: neither decides alone against the other's certainty."""
     return ((probability + prior) / 2).astype(np.float32)
+
+
+def place_prompts(prior: torch.Tensor, side: int) -> torch.Tensor:
+    """A prior as the rough mask that SAM2's prompt encoder takes: logits, as of an earlier prediction.
+
+    Args:
+        prior: float32 (n, rows, columns), 0 to 1.
+        side: Of the prompt in pixels, a quarter of the frame's.
+
+    Returns:
+        float32 (n, 1, side, side), within plus and minus 6.
+    """
+    prior = prior[:, None].float()
+    if prior.shape[-2:] != (side, side):
+        prior = F.interpolate(prior, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return prior.clamp(0.0025, 0.9975).logit()

@@ -8,6 +8,7 @@ and a backward pass from the last one.
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,7 @@ def stock_run(
     mask: torch.Tensor,
     position: int,
     in_plane: tuple[int, int],
+    rough: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Probabilities of one insertion by the stock predictor.
 
@@ -59,10 +61,15 @@ def stock_run(
         mask: bool (L, J, I).
         position: The labelled volume goes before this slice.
         in_plane: (rows, columns) of the unlabelled volume.
+        rough: Logits (n + L, 1, 4h, 4w): rough masks of the video's frames, given to those that are not prompted as
+            stock refinement gives the mask of an earlier click.
 
     Returns:
         float32 (n, rows, columns).
     """
+    if rough is not None:
+        with _refining(predictor, rough):
+            return stock_run(predictor, frames, labelled_frames, mask, position, in_plane)
     video = torch.cat([frames[:position], labelled_frames, frames[position:]])
     masks = F.interpolate(mask[:, None].float(), size=in_plane, mode="nearest")[:, 0] > 0
     prompted = [index for index in range(len(masks)) if masks[index].any()]
@@ -76,6 +83,26 @@ def stock_run(
             logits.setdefault(frame, []).append(frame_logits[0, 0].float())
     wanted = [frame if frame < position else frame + len(mask) for frame in range(len(frames))]
     return torch.stack([torch.sigmoid(torch.stack(logits[frame]).mean(dim=0)) for frame in wanted])
+
+
+@contextmanager
+def _refining(predictor: torch.nn.Module, rough: torch.Tensor) -> Iterator[None]:
+    """Within, the predictor tracks every frame with a rough mask and a point that says nothing.
+
+    Stock refinement binarises the memory of a frame with points; where the mask is only a hint it must not.
+    """
+    stock = predictor.track_step
+
+    def track_step(*, frame_idx: int, mask_inputs: torch.Tensor | None, **others):
+        if mask_inputs is not None:
+            return stock(frame_idx=frame_idx, mask_inputs=mask_inputs, **others)
+        nothing = {"point_coords": torch.zeros(1, 1, 2), "point_labels": -torch.ones(1, 1, dtype=torch.int32)}
+        others |= {"point_inputs": nothing, "prev_sam_mask_logits": rough[frame_idx : frame_idx + 1]}
+        with mock.patch.object(predictor, "binarize_mask_from_pts_for_mem_enc", False):
+            return stock(frame_idx=frame_idx, mask_inputs=None, **others)
+
+    with mock.patch.object(predictor, "track_step", track_step):
+        yield
 
 
 def mild_weights(model: torch.nn.Module, seed: int) -> None:

@@ -42,7 +42,7 @@ class LabelledTemplate:
         left_out: Labelled slices that are neither prompted nor tracked (only with a limit on conditioning slices).
         memories: (K, N, M), one per prompted slice.
         pointers: (K, C).
-        histories: Tracked empty slices of the block by (direction, pointer limit), filled on first use.
+        histories: Tracked empty slices of the block by (direction, pointer limit, told their place).
         keys: Keys and values of the memories by layer, while the template is in use.
     """
 
@@ -52,7 +52,7 @@ class LabelledTemplate:
     left_out: frozenset[int]
     memories: torch.Tensor
     pointers: torch.Tensor
-    histories: dict[tuple[Direction, int], list[Passed]] = field(default_factory=dict)
+    histories: dict[tuple[Direction, int, bool], list[Passed]] = field(default_factory=dict)
     keys: list[KeyValues] | None = None
 
     @property

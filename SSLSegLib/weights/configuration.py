@@ -25,6 +25,9 @@ class Sam2Configuration(BaseModel):
             names code is taken: no key with a leading underscore (``_target_``), no interpolation (``${...}``), and
             no number or nesting beyond any SAM2.
 
+        place_prompts: Trained to be told, as a rough mask of each slice, where the class lies in the labelled cases
+            (:mod:`SSLSegLib.tffs.place`).
+
     Raises:
         pydantic.ValidationError: A value of another kind, or overrides that name code.
 
@@ -38,6 +41,7 @@ class Sam2Configuration(BaseModel):
     base: str = "sam2.1_hiera_t"
     image_size: int = 1024
     overrides: Mapping[str, Any] = {}
+    place_prompts: bool = False
 
     @field_validator("image_size")
     @classmethod

@@ -7,6 +7,7 @@ from SSLSegLib.checkpoint.attention import attend
 from SSLSegLib.checkpoint.configuration import small_configuration
 from SSLSegLib.checkpoint.samples import Batch
 from SSLSegLib.checkpoint.teaching import Teacher
+from SSLSegLib.tffs.place import place_prompts
 from SSLSegLib.weights.sam2_model import build_sam2
 
 
@@ -30,11 +31,16 @@ def batch():
     masks[1, :, :2, :, 4:24] = True
     distance = torch.tensor([[3.0, 2.0, 1.0]]).expand(2, -1)
     structures = torch.zeros(2, 11, 16, 16, dtype=torch.uint8)
-    return Batch(torch.randn(2, 11, 3, 64, 64), masks, distance, structures, labelled=3)
+    place = torch.rand(2, 1, 8, 16, 16)
+    return Batch(torch.randn(2, 11, 3, 64, 64), masks, distance, structures, place, labelled=3)
 
 
-def _stock(model, frames, masks, labelled, *, empty_tail):
-    """The stock ``track_step`` over one video: prompted slices, then every other slice in turn."""
+def _stock(model, frames, masks, labelled, place, *, empty_tail):
+    """The stock ``track_step`` over one video: prompted slices, then every other slice in turn.
+
+    ``place``: of the chain's slices, given as stock refinement gives the mask of an earlier click.
+    """
+    nothing = {"point_coords": torch.zeros(1, 1, 2), "point_labels": -torch.ones(1, 1, dtype=torch.int32)}
     outputs = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     results = []
     for index in range(len(frames)):
@@ -44,8 +50,8 @@ def _stock(model, frames, masks, labelled, *, empty_tail):
         if index in empty_tail:  # told to be empty, as a tracked slice that the model finds empty
             quarter = model.image_size
             high = torch.full((1, 1, quarter, quarter), -1024.0)
-            memory, place = model._encode_new_memory(features, sizes, high, torch.tensor([[-1.0]]), False)
-            out = {"maskmem_features": memory, "maskmem_pos_enc": place, "obj_ptr": model.no_obj_ptr.clone()}
+            memory, where = model._encode_new_memory(features, sizes, high, torch.tensor([[-1.0]]), False)
+            out = {"maskmem_features": memory, "maskmem_pos_enc": where, "obj_ptr": model.no_obj_ptr.clone()}
             outputs["non_cond_frame_outputs"][index] = out
             continue
         out = model.track_step(
@@ -54,8 +60,11 @@ def _stock(model, frames, masks, labelled, *, empty_tail):
             current_vision_feats=features,
             current_vision_pos_embeds=positions,
             feat_sizes=sizes,
-            point_inputs=None,
+            point_inputs=None if prompt is not None or place is None else nothing,
             mask_inputs=None if prompt is None else prompt.float(),
+            prev_sam_mask_logits=None
+            if prompt is not None or place is None
+            else place_prompts(place[index - labelled : index - labelled + 1], 16),
             output_dict=outputs,
             num_frames=40,
         )
@@ -66,15 +75,23 @@ def _stock(model, frames, masks, labelled, *, empty_tail):
 
 
 @torch.no_grad()
-def test_chain_equals_stock_track_step_slice_by_slice(model, batch):
-    decoded, _ = Teacher(model).chain(batch)
+@pytest.mark.parametrize("unplaced", [0.0, 1.0])
+def test_chain_equals_stock_track_step_slice_by_slice(model, batch, unplaced):
+    decoded, _ = Teacher(model, unplaced=unplaced).chain(batch)
     for group in range(2):
-        expected = _stock(model, batch.frames[group], batch.masks[group, 0], 3, empty_tail={2})
+        place = None if unplaced else batch.place[group, 0]
+        expected = _stock(model, batch.frames[group], batch.masks[group, 0], 3, place, empty_tail={2})
         assert len(expected) == 8
         for index, (logits, score) in enumerate(expected):
             assert torch.allclose(decoded.score[group, index], score, atol=1e-4)
             if score > 0:
                 assert torch.allclose(decoded.logits[group, index], logits, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_a_chain_finds_depends_on_the_place_that_it_is_told(model, batch):
+    told, untold = Teacher(model).chain(batch)[0], Teacher(model, unplaced=1.0).chain(batch)[0]
+    assert not torch.allclose(told.logits, untold.logits, atol=1e-2)
 
 
 @torch.no_grad()

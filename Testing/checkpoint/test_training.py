@@ -26,7 +26,8 @@ def _disc_batch(seed: int) -> Batch:
     masks = torch.stack([(rows - 20 - k) ** 2 + (columns - 24) ** 2 < 144 for k in range(6)])
     frames = masks[:, None].float() * 2 - 1 + 0.1 * torch.randn(6, 3, 64, 64, generator=generator)
     structures = masks[:, 2::4, 2::4].to(torch.uint8) + 1
-    return Batch(frames[None], masks[None, None], torch.tensor([[2.0, 1.0]]), structures[None], labelled=2)
+    place = torch.zeros(1, 1, 4, 16, 16)  # says nothing: the disc is to be seen
+    return Batch(frames[None], masks[None, None], torch.tensor([[2.0, 1.0]]), structures[None], place, labelled=2)
 
 
 def test_equal_structures_that_look_alike_cost_nothing_and_exchanged_ones_much():

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from SSLSegLib.errors import WeightsError
 from SSLSegLib.tffs.engine import TffsEngine
 from SSLSegLib.tffs.ensemble import ProbabilitySums
 from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.tffs.place import place_prompts
 from SSLSegLib.tffs.positions import insertion_positions
 from SSLSegLib.tffs.reference import stock_run, unrounded_memories
 
@@ -15,12 +17,12 @@ IN_PLANE = (33, 47)
 ROUNDED, UNROUNDED = 1e-4, 2e-5
 
 
-def run(pair, unlabelled, labelled, positions, in_plane=IN_PLANE, mask=None, **options):
+def run(pair, unlabelled, labelled, positions, in_plane=IN_PLANE, mask=None, place=None, **options):
     """Mean probability over the positions by the engine, as a tensor."""
     engine = TffsEngine(pair.model, TffsOptions(**options))
     template = engine.template(engine.encode(labelled.frames), labelled.mask if mask is None else mask, in_plane)
     sums = ProbabilitySums(len(unlabelled.frames), in_plane)
-    engine.propagate(engine.encode(unlabelled.frames), template, positions, in_plane, sums)
+    engine.propagate(engine.encode(unlabelled.frames), template, positions, in_plane, sums, place=place)
     return torch.from_numpy(sums.mean)
 
 
@@ -75,6 +77,28 @@ def test_differs_by_rounding_only_when_memories_are_not_rounded(pair, scan, atte
         expected = stock(pair, unlabelled, labelled, [7])
     result = run(pair, unlabelled, labelled, [7], round_memories=False, attention=attention)
     assert difference(result, expected) < UNROUNDED
+
+
+@pytest.mark.parametrize("position", [0, 4, 8])
+def test_told_where_the_class_lies_it_equals_the_stock_predictor_refining_a_rough_mask(pair, scan, position):
+    unlabelled, labelled = scan(9, seed=1), scan(9, (0, 3, 8), seed=2)
+    generator = torch.Generator().manual_seed(3)
+    place = F.avg_pool2d(torch.rand(9, *IN_PLANE, generator=generator), 9, 1, 4)
+    rough = torch.full((18, 1, 32, 32), torch.tensor(0.0025).logit().item())  # no class on unprompted labelled slices
+    rough[:position] = place_prompts(place[:position], 32)
+    rough[position + 9 :] = place_prompts(place[position:], 32)
+    with unrounded_memories():
+        expected = stock_run(
+            pair.predictor, unlabelled.frames, labelled.frames, labelled.mask, position, IN_PLANE, rough
+        )
+    result = run(pair, unlabelled, labelled, [position], place=place.numpy(), round_memories=False)
+    assert difference(result, expected) < UNROUNDED
+    assert difference(result, run(pair, unlabelled, labelled, [position], round_memories=False)) > 0.01
+
+
+def test_a_prior_of_another_size_is_refused(pair, scan):
+    with pytest.raises(ValueError, match="prior is of"):
+        run(pair, scan(4, seed=1), scan(3, seed=2), [1], place=np.zeros((4, 5, 5), np.float32))
 
 
 def test_the_chains_of_these_tests_do_depend_on_position_and_mask(pair, scan):
