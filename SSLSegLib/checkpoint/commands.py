@@ -19,13 +19,13 @@ def train_checkpoint(
     minutes: Annotated[float, typer.Option(min=0.1, help="End after this much time, however many steps.")] = math.inf,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, data and noise.")] = 1,
-    image_size: Annotated[int, typer.Option(help="Side of a frame in pixels, a multiple of 32.")] = 128,
+    image_size: Annotated[int, typer.Option(help="Side of a frame in pixels, a multiple of 32.")] = 160,
     batch: Annotated[int, typer.Option(min=1, help="Subject pairs in a step.")] = 4,
     workers: Annotated[int, typer.Option(min=0, help="Processes that generate data; a GPU needs 12 and more.")] = 1,
     validation: Annotated[int, typer.Option(min=1, help="Batches of the fixed validation set.")] = 8,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU. Default: OMP_NUM_THREADS.")] = None,
     start_from: Annotated[
-        Path | None, typer.Option(help="Start from the weights of another training's folder.")
+        Path | None, typer.Option(help="Start from these weights: another training's folder, or a .safetensors file.")
     ] = None,
     mean_with: Annotated[
         list[Path] | None,
@@ -60,8 +60,9 @@ def train_checkpoint(
         device=str(choice.device),
     )
     with _Bar(console) as bar:
-        state = None if start_from is None else start_from / "state.pt"
-        Trainer(out, options, progress=bar, start_from=state).run()
+        if start_from is not None and start_from.suffix != ".safetensors":
+            start_from = start_from / "state.pt"
+        Trainer(out, options, progress=bar, start_from=start_from).run()
     path = export_checkpoint(out, mean_with=mean_with or (), bundle=bundle)
     console.print(f"[green]Done:[/] {path}", soft_wrap=True)
     console.print(f"Curves: {out / 'curve.csv'}, {out / 'validation.csv'}", soft_wrap=True)

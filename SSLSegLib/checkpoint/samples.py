@@ -17,7 +17,7 @@ from .atlas import draw_anatomy
 from .familiar import PhantomPool, coarse, resized
 from .rendering import draw_contrast, related_contrast, render
 
-__all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", "draw_sample", "to_frames"]
+__all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", "draw_sample", "place_at", "to_frames"]
 
 CHANGES = ("same", "shifted", "new")
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

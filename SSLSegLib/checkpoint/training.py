@@ -16,6 +16,7 @@ from ..errors import JobError
 from ..files import atomic_path, write_json
 from ..progress import Progress, silent
 from ..seeds import named_seed
+from ..weights.reading import read_state_dict
 from ..weights.sam2_model import build_sam2
 from .beginning import match_by_likeness, start_from_background
 from .configuration import small_configuration
@@ -90,7 +91,7 @@ class Trainer:
         folder: Made if absent. A folder with a state is resumed from.
         options: The recipe; a resumed training may change everything but seed and widths.
         progress: Listener: ``progress`` (done, total in percent) and ``metric`` events.
-        start_from: A state of another training whose averaged weights to start from.
+        start_from: Weights to start from: the state of another training (its averaged weights) or a ``.safetensors`` file.
     """
 
     def __init__(
@@ -106,8 +107,7 @@ class Trainer:
         if self.state_path.exists():
             self._resume()
         elif start_from is not None:
-            self.average = self._read(start_from)["average"]
-            self.model.load_state_dict(self.average)
+            self._start_from(start_from)
             self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         write_json(self.folder / "options.json", asdict(options) | {"configuration": self.configuration.model_dump()})
 
@@ -143,6 +143,15 @@ class Trainer:
         except Exception as error:
             raise JobError(
                 f"The training state {path.name} cannot be read.", remedy="Start in a new folder or remove the state."
+            ) from error
+
+    def _start_from(self, path: Path) -> None:
+        weights = read_state_dict(path) if path.suffix == ".safetensors" else self._read(path)["average"]
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise JobError(
+                f"{path.name} holds the weights of another network.", remedy="Start from a training of sslseg-small."
             ) from error
 
     def _resume(self) -> None:

@@ -5,12 +5,13 @@
 Each subject is a new anatomy: four labelled subjects and one unlabelled one, each with its own deformation, contrast
 and noise; one structure is asked for. Tables: by number of labelled cases and insertions, by structure size, by change
 of contrast between labelled and unlabelled cases, by family of contrast. "copied" is no network at all: the labelled
-masks laid on each other, where at least half of them are. "placed" is all cases and insertions with ``--place``.
+masks laid on each other, where at least half of them are. "placed" is all cases and insertions, averaged with place.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,22 @@ def draw_cohort(index: int, *, distinct: bool = False):
     return images, masks.numpy(), {"change": change, "family": family, "size": float(area[area > 0].mean())}
 
 
-def evaluate(engine: TffsEngine, image_size: int, index: int, insertions: int, *, distinct: bool = False) -> dict:
-    """Dice of one subject for each number of labelled cases, with one and with all insertions."""
+def evaluate(
+    engine: TffsEngine,
+    image_size: int,
+    index: int,
+    insertions: int,
+    *,
+    told: bool,
+    numbers: Sequence[int] = LABELLED,
+    distinct: bool = False,
+) -> dict:
+    """Dice of one subject for each number of labelled cases, with one and with all insertions.
+
+    Args:
+        told: The network is told where the structure lies in the labelled cases.
+        numbers: Of labelled cases, ascending.
+    """
     images, masks, row = draw_cohort(index, distinct=distinct)
 
     def encoded(image: np.ndarray):
@@ -83,34 +98,38 @@ def evaluate(engine: TffsEngine, image_size: int, index: int, insertions: int, *
     started = time.perf_counter()
     plane = images[0].shape[1:]
     unlabelled, truth = encoded(images[-1]), masks[-1]
-    one, several = (ProbabilitySums(len(truth), plane) for _ in range(2))
-    for number in range(max(LABELLED)):
-        template = engine.template(encoded(images[number]), masks[number], plane)
-        at = insertion_positions(SEED, str(index), str(number), "target", len(truth), insertions)
-        # The first insertion alone is R = 1; the other ones on top are R.
-        middle = at[len(at) // 2]
-        single = ProbabilitySums(len(truth), plane)
-        engine.propagate(unlabelled, template, [middle], plane, single)
-        one.add(single)
-        several.add(single)
-        if len(at) > 1:
-            engine.propagate(unlabelled, template, [k for k in at if k != middle], plane, several)
-        if number + 1 in LABELLED:
-            for runs, sums in ((1, one), (insertions, several)):
-                found = sums.mean > 0.5
-                row[f"M{number + 1}R{runs}"] = float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
-    copied = masks[:-1].mean(0) >= 0.5  # where the subjects lie alike, this is what place alone would give
-    placed = with_place(several.mean, place_prior(list(masks[:-1]), truth.shape)) > 0.5  # all M, all R
-    row["placed"] = float(2 * (placed & truth).sum() / max(placed.sum() + truth.sum(), 1))
-    row["copied"] = float(2 * (copied & truth).sum() / max(copied.sum() + truth.sum(), 1))
+    templates = [engine.template(encoded(images[n]), masks[n], plane) for n in range(numbers[-1])]
+
+    def dice(found: np.ndarray) -> float:
+        return float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
+
+    for labelled in numbers:
+        prior = place_prior(list(masks[:labelled]), truth.shape)
+        one, several = (ProbabilitySums(len(truth), plane) for _ in range(2))
+        for number, template in enumerate(templates[:labelled]):
+            at = insertion_positions(SEED, str(index), str(number), "target", len(truth), insertions)
+            # The first insertion alone is R = 1; the other ones on top are R.
+            middle = at[len(at) // 2]
+            single = ProbabilitySums(len(truth), plane)
+            place = prior if told else None
+            engine.propagate(unlabelled, template, [middle], plane, single, place=place)
+            one.add(single)
+            several.add(single)
+            if len(at) > 1:
+                engine.propagate(unlabelled, template, [k for k in at if k != middle], plane, several, place=place)
+        for runs, sums in ((1, one), (insertions, several)):
+            row[f"M{labelled}R{runs}"] = dice(sums.mean > 0.5)
+    row["placed"] = dice(with_place(several.mean, prior) > 0.5)  # the most labelled cases, all insertions
+    # Where the subjects lie alike, this is what place alone would give.
+    row["copied"] = dice(masks[: numbers[-1]].mean(0) >= 0.5)
     row["seconds"] = round(time.perf_counter() - started, 1)
-    row["volume"] = float(found.sum() / truth.sum())
+    row["volume"] = float((several.mean > 0.5).sum() / truth.sum())
     return row
 
 
-def show(rows: list[dict], insertions: int) -> None:
+def show(rows: list[dict], insertions: int, labelled: Sequence[int]) -> None:
     """Print the tables."""
-    columns = [f"M{m}R{r}" for r in sorted({1, insertions}) for m in LABELLED]
+    columns = [f"M{m}R{r}" for r in sorted({1, insertions}) for m in labelled]
     table = Table(
         "subjects",
         "n",
@@ -135,7 +154,7 @@ def show(rows: list[dict], insertions: int) -> None:
         add(f"{family}-like", [row for row in rows if row["family"] == family])
     Console().print(table)
     seconds, threads = np.mean([row["seconds"] for row in rows]), torch.get_num_threads()
-    print(f"{seconds:.1f} s a subject (48 slices, M = 4, {threads} threads)")
+    print(f"{seconds:.1f} s a subject (48 slices, M = {', '.join(map(str, labelled))}, {threads} threads)")
 
 
 def main() -> None:
@@ -145,18 +164,29 @@ def main() -> None:
     parser.add_argument("--insertions", type=int, default=5)
     parser.add_argument("--precision", default="exact")
     parser.add_argument("--distinct", action="store_true", help="every structure has a brightness of its own: easy")
+    parser.add_argument("--labelled", type=int, nargs="+", default=list(LABELLED), choices=LABELLED, help="M")
+    parser.add_argument("--no-place", action="store_true", help="do not tell the network where the structure lies")
+    parser.add_argument("--first", type=int, default=0, help="subject to begin with")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     loaded = load_sam2(given.weights)
     engine = TffsEngine(loaded.model, TffsOptions(precision=given.precision))
-    numbers = range(given.subjects)
+    told, labelled = loaded.configuration.place_prompts and not given.no_place, sorted(set(given.labelled))
     rows = [
-        evaluate(engine, loaded.image_size, index, given.insertions, distinct=given.distinct)
-        for index in track(numbers, "Subjects")
+        evaluate(
+            engine,
+            loaded.image_size,
+            index,
+            given.insertions,
+            told=told,
+            numbers=labelled,
+            distinct=given.distinct,
+        )
+        for index in track(range(given.first, given.first + given.subjects), "Subjects")
     ]
     if given.json:
         given.json.write_text(json.dumps({"sha256": loaded.sha256, "rows": rows}, indent=1))
-    show(rows, given.insertions)
+    show(rows, given.insertions, labelled)
 
 
 if __name__ == "__main__":

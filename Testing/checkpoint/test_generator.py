@@ -1,5 +1,7 @@
 """Generated anatomy is what the recipe says: reproducible, alike between subjects, not readable by brightness."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from SSLSegLib.checkpoint.atlas import draw_anatomy
 from SSLSegLib.checkpoint.fields import smooth_fields
 from SSLSegLib.checkpoint.primitives import Ellipsoid, Tube
 from SSLSegLib.checkpoint.rendering import draw_contrast, related_contrast, render
-from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_pair, to_frames
+from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_pair, place_at, to_frames
+from SSLSegLib.tffs.place import place_prior
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def test_two_subjects_of_an_anatomy_overlap_and_differ(pairs):
     overlaps = []
     for pair in pairs:
         for target in pair.anatomy.candidates:
-            one, other = (torch.isin(x, torch.tensor(target, dtype=torch.uint8)) for x in pair.labels)
+            one, other = (torch.isin(x, torch.tensor(target, dtype=torch.uint8)) for x in pair.labels[:2])
             if min(one.sum(), other.sum()) > 2000:
                 overlaps.append((2 * (one & other).sum() / (one.sum() + other.sum())).item())
     assert len(overlaps) > 3
@@ -110,6 +113,34 @@ def test_a_batch_holds_targets_on_labelled_and_chain_slices(batch):
     assert made.masks[:, 0, :4].flatten(1).any(1).all()  # the leading target has a prompt
     assert torch.isfinite(made.frames).all()
     assert made.structures.shape == (1, 9, 16, 16)
+
+
+def test_the_place_that_is_told_resembles_the_target_but_is_not_it():
+    """One labelled subject or three, another field of view, moved along the axis."""
+    stream = iter(Samples(SampleOptions(image_size=64, batch=2, shapes=((4, 5),)), seed=5))
+    overlaps = []
+    for _ in range(6):
+        made = next(stream)
+        truth = F.avg_pool2d(made.masks[:, :, 4:].flatten(0, 2).float()[:, None], 4)[:, 0]
+        place = made.place.flatten(0, 2)
+        assert place.shape == truth.shape
+        assert place.min() >= 0
+        assert place.max() <= 1
+        there = truth.flatten(1).sum(1) > 5
+        both = (torch.minimum(place, truth)).flatten(1).sum(1)
+        overlaps += (2 * both / (place + truth).flatten(1).sum(1))[there].tolist()
+    assert 0.3 < np.median(overlaps) < 0.8
+    assert max(overlaps) < 0.97
+
+
+def test_place_is_known_slice_by_slice():
+    mask = torch.zeros(1, 40, 32, 32, dtype=torch.bool)
+    mask[:, 10:20, 8:24, 8:24] = True
+    still = mock.Mock(random=lambda: 1.0, normal=lambda: 0.0)  # a generator that moves nothing
+    place = place_at(still, [mask, torch.zeros_like(mask)], np.array([0, 15, 30]), 16)
+    np.testing.assert_allclose(place[0, :, 8, 8], [0, 0.5, 0], atol=1e-3)
+    prior = place_prior([mask[0].numpy(), np.zeros((40, 32, 32), bool)], (40, 16, 16))
+    np.testing.assert_allclose(place[0, 1], prior[15], atol=0.12)  # what the engine tells, but for resized edges
 
 
 def test_structures_have_their_number_where_the_target_is_and_nowhere_else(batch):

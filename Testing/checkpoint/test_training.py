@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from SSLSegLib.checkpoint.configuration import small_configuration
 from SSLSegLib.checkpoint.export import export_checkpoint
@@ -110,6 +111,19 @@ def test_frames_grow_when_it_is_time_and_the_weights_stay(tmp_path):
     assert trainer._grow()
     assert trainer.model.image_size == 96
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+def test_a_training_starts_from_exported_weights_or_from_another_trainings_state(trained, tmp_path):
+    folder, trainer = trained
+    for number, start in enumerate((export_checkpoint(folder), folder / "state.pt")):
+        begun = Trainer(tmp_path / str(number), dataclasses.replace(TINY, seed=4), start_from=start)
+        assert begun.step == 0
+        for name, value in begun.model.state_dict().items():
+            assert torch.allclose(value, trainer.average[name], atol=2e-3), name
+    wider = build_sam2(small_configuration(image_size=64, trunk=48))
+    save_file(wider.state_dict(), tmp_path / "wider.safetensors")
+    with pytest.raises(JobError, match="another network"):
+        Trainer(tmp_path / "3", TINY, start_from=tmp_path / "wider.safetensors")
 
 
 def test_a_folder_of_another_seed_is_refused(trained):
