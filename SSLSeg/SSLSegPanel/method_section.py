@@ -51,7 +51,9 @@ class MethodSection:
             return
         parameters = self.session.parameters
         self.ui.methodBox.setCurrentIndex(METHODS.index(parameters.method) if parameters.method in METHODS else 0)
-        enable(self.ui.presetBox, "" if parameters.method == "tffs" else _("Only for the method TFFS-MedSAM2."))
+        other = "" if parameters.method == "tffs" else _("Only for the method TFFS-MedSAM2.")
+        enable(self.ui.presetBox, other)
+        enable(self.ui.placeBox, other)
         entries = self.session.logic.weights()
         if self.ui.weightsBox.count != len(entries):
             self.ui.weightsBox.clear()

@@ -27,7 +27,8 @@ class ThreePhases:
             unlabelled: Volume nodes; the scene's unlabelled cases by default.
             folder: New folder for the run; a dated one in the panel's job folder by default.
             choices: See :class:`SSLSegPanel.prepare.RunChoices`: ``method`` (``tffs`` or ``vessa``), ``weights``,
-                ``preset``, ``modality``, ``window``, ``threshold``, ``seed``, ``device``, ``ignored``, ``paired``.
+                ``preset``, ``modality``, ``window``, ``threshold``, ``place``, ``seed``, ``device``, ``ignored``,
+                ``paired``.
 
         Returns:
             A :class:`SSLSegPanel.job_run.JobRun`, not started.

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from SSLSegPanel.children import aside, child_steps
 from SSLSegPanel.segment_classes import classes_of
+from SSLSegPanel.settings import Place
 
 __all__ = ["RunChoices", "cohort_of", "export_steps", "finish", "new_run_folder", "prepare_steps", "write_volume_steps"]
 
@@ -27,6 +28,7 @@ class RunChoices:
         modality="MR",
         window=(40.0, 400.0),
         threshold=0.5,
+        place="auto",
         seed=42,
         device="auto",
         ignored=(),
@@ -37,7 +39,7 @@ class RunChoices:
         self.method, self.bank = method, bank
         self.weights, self.preset, self.modality, self.window = weights, preset, modality, window
         self.threshold, self.seed, self.device = threshold, seed, device
-        self.report = report
+        self.place, self.report = Place(place), report
         self.ignored = set(ignored)
         self.paired = dict(paired) if isinstance(paired, dict) else dict.fromkeys(paired, True)
 
@@ -51,6 +53,7 @@ class RunChoices:
             modality=parameters.modality.value,
             window=(parameters.windowLevel, parameters.windowWidth),
             threshold=round(parameters.threshold, 3),
+            place=parameters.place.value,
             seed=parameters.seed,
             device=device,
             ignored=[name for name, ignored in parameters.ignoredSegments.items() if ignored],
@@ -209,7 +212,7 @@ def _create_job(cohort, choices, folder, kind):
     from SSLSegLib.tffs.options import TffsOptions
     from SSLSegLib.weights.store import weights_file
 
-    options = TffsOptions(preset=choices.preset, threshold=choices.threshold)
+    options = TffsOptions(preset=choices.preset, threshold=choices.threshold, **choices.place.asked)
     weights = weights_file(choices.weights)
     files = {"weights": weights}
     for case in (*cohort.labelled, *cohort.unlabelled):

@@ -7,7 +7,7 @@ from typing import Annotated
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Decimals, SingleStep, WithinRange, parameterNodeWrapper
 
-__all__ = ["Modality", "PanelParameters", "Preset"]
+__all__ = ["Modality", "PanelParameters", "Place", "Preset"]
 
 
 class Preset(enum.Enum):
@@ -35,6 +35,26 @@ class Modality(enum.Enum):
         return {Modality.MR: _("MR: by percentiles"), Modality.CT: _("CT: by a fixed window")}[self]
 
 
+class Place(enum.Enum):
+    """Whether it counts where a structure lies in the labelled scans."""
+
+    AUTO = "auto"
+    YES = "yes"
+    NO = "no"
+
+    def label(self):
+        return {
+            Place.AUTO: _("Automatic: if the weights were trained for it"),
+            Place.YES: _("Counts"),
+            Place.NO: _("Does not count"),
+        }[self]
+
+    @property
+    def asked(self):
+        """What ``TffsOptions.place`` is given; for AUTO nothing, so that the preset decides."""
+        return {Place.AUTO: {}, Place.YES: {"place": True}, Place.NO: {"place": False}}[self]
+
+
 @parameterNodeWrapper
 class PanelParameters:
     """Everything of the panel that belongs to the scene; choices of the machine (device, folders) do not."""
@@ -45,6 +65,7 @@ class PanelParameters:
     windowLevel: Annotated[float, WithinRange(-2000, 4000), Decimals(0)] = 40
     windowWidth: Annotated[float, WithinRange(1, 8000), Decimals(0)] = 400
     threshold: Annotated[float, WithinRange(0.05, 0.95), Decimals(2), SingleStep(0.05)] = 0.5
+    place: Place = Place.AUTO
     seed: Annotated[int, WithinRange(0, 1_000_000)] = 42
     weights: str = "sslseg-small"
     ignoredSegments: dict[str, bool]  # name -> True for segments that are no class

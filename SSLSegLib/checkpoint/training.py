@@ -91,7 +91,7 @@ class Trainer:
         folder: Made if absent. A folder with a state is resumed from.
         options: The recipe; a resumed training may change everything but seed and widths.
         progress: Listener: ``progress`` (done, total in percent) and ``metric`` events.
-        start_from: Weights to start from: the state of another training (its averaged weights) or a ``.safetensors`` file.
+        start_from: The state of another training, whose averaged weights to start from, or a ``.safetensors`` file.
     """
 
     def __init__(

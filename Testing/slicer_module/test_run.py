@@ -67,6 +67,18 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.parametrize(("index", "preset", "place"), [(0, 1, None), (0, 2, False), (1, 2, True), (2, 1, False)])
+def test_the_place_control_says_whether_the_place_of_a_class_counts(loaded, tmp_path, index, preset, place):
+    """None leaves it to the weights; the preset paper leaves place out unless it is asked for."""
+    from SSLSegPanel.prepare import RunChoices, finish, prepare_steps
+
+    loaded.ui.presetBox.setCurrentIndex(preset)
+    loaded.ui.placeBox.setCurrentIndex(index)
+    choices = RunChoices.from_parameters(loaded.session.parameters)
+    job = finish(prepare_steps(list(loaded.session.cases), choices, tmp_path / "run"))
+    assert job.manifest.parameters["options"]["place"] is place
+
+
 def test_cancel_ends_the_child_and_the_panel_can_start_again(host, loaded):
     loaded.ui.applyButton.click()
     pid = wait_for_worker(host, loaded)
