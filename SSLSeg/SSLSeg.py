@@ -158,6 +158,7 @@ class SSLSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneStartClose(self, caller, event):
         self.runSection.onSceneClose()
         self.casesSection.onSceneClose()
+        self.resultsSection.onSceneClose()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):

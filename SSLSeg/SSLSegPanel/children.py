@@ -3,6 +3,7 @@
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 __all__ = ["LIBRARY", "aside", "child_steps", "environment", "python_command"]
@@ -57,12 +58,13 @@ def aside(function, *arguments, **options):
     return outcome["value"]
 
 
-def child_steps(arguments, log):
+def child_steps(arguments, log, limit=None):
     """Run a Python child to its end. A generator that pauses while it waits; its value is the text that it printed.
 
     Args:
         arguments: For Python, such as ``["-m", "SSLSegLib", "phantom", folder]``.
         log: File for what the child prints.
+        limit: Seconds after which it is taken to hang, and killed; it may take as long as it likes by default.
 
     Raises:
         SSLSegError: The child failed; its last words are told. Closing the generator kills the child and its own.
@@ -81,8 +83,11 @@ def child_steps(arguments, log):
             env=environment(),
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # no black window on Windows
         )
+    began = time.monotonic()
     try:
         while child.poll() is None:
+            if limit is not None and time.monotonic() - began > limit:
+                raise SSLSegError(f"A process was not done after {limit:g} s.")
             yield 0.1
     finally:
         if child.poll() is None:

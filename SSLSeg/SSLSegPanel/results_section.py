@@ -24,6 +24,7 @@ class ResultsSection:
         self._filling = False
         self.steps = Stepper()  # of its own: what is being prepared for a run may take its time
         self._working = False  # a label is being written or read: it is not to be decided on meanwhile
+        self._surfaces = {}  # segmentation node -> the steps that make its surface
         self._shown, self._current = [], None
         self._slices, self._position = [], -1
         self._shortcuts = []
@@ -207,19 +208,29 @@ class ResultsSection:
         if case is None or self._filling:
             return
         node = case.result
+        self._stop_surface(node)
         if not checked:
             node.GetDisplayNode().SetVisibility3D(False)
             return
 
         def done(nothing):
+            self._surfaces.pop(node, None)
             if self.current() is not None and self.current().result is node and self.ui.show3DButton.checked:
                 node.GetDisplayNode().SetVisibility3D(True)
                 self.session.logic.centre3D()
 
         def failed(error):
+            self._surfaces.pop(node, None)
             show_error(error, _("The surface could not be made."))
 
-        self.steps.start(surface_steps(node), done, failed)
+        self._surfaces[node] = surface_steps(node)
+        self.steps.start(self._surfaces[node], done, failed)
+
+    def _stop_surface(self, node):
+        """Give up the surface that is being made of a segmentation, if one is."""
+        steps = self._surfaces.pop(node, None)
+        if steps is not None:
+            self.steps.drop(steps)
 
     def onOpacity(self, value):
         case = self.current()
@@ -246,9 +257,18 @@ class ResultsSection:
                 return
         tell(self.ui.statusLabel, _("All results are reviewed."))
 
+    def onSceneClose(self):
+        """Surfaces of what is going are not wanted any more; a label that is being written still is."""
+        for node in list(self._surfaces):
+            self._stop_surface(node)
+        self._filling = True
+        self.ui.show3DButton.setChecked(False)
+        self._filling = False
+
     def close(self):
         """End what is still running."""
         self.steps.stop()
+        self._surfaces = {}
 
     # Shortcuts, only while the module is shown
 

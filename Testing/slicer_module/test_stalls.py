@@ -7,7 +7,6 @@ import pytest
 import slicer
 from helpers_module import beating, quiet, segment_masks
 
-from SSLSegLib.errors import SSLSegError
 from SSLSegLib.pseudolabels.review import load_review
 
 SLOW = 0.5  # seconds that the disk takes here
@@ -46,35 +45,6 @@ def first_case(panel):
     return panel.resultsSection.current()
 
 
-def surfaces(node):
-    """Segment id -> points of its surface."""
-    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-    segmentation = node.GetSegmentation()
-    found = {}
-    for index in range(segmentation.GetNumberOfSegments()):
-        surface = segmentation.GetNthSegment(index).GetRepresentation(name)
-        points = [surface.GetPoint(number) for number in range(surface.GetNumberOfPoints())]
-        found[segmentation.GetNthSegmentID(index)] = np.array(points)
-    return found
-
-
-def made_at_once(node):
-    """The surfaces that Slicer's one call makes of a copy."""
-    copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    copy.GetSegmentation().DeepCopy(node.GetSegmentation())
-    copy.GetSegmentation().RemoveRepresentation(
-        slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-    )
-    copy.CreateClosedSurfaceRepresentation()
-    found = surfaces(copy)
-    slicer.mrmlScene.RemoveNode(copy)
-    return found
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
-
-
 def draw(case, name, mask):
     identifier = case.result.GetSegmentation().GetSegmentIdBySegmentName(name)
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), case.result, identifier, case.volume)
@@ -84,15 +54,6 @@ def block(case, low, high):
     mask = np.zeros(slicer.util.arrayFromVolume(case.volume).shape, np.uint8)
     mask[1:3, low:high, low:high] = 1
     return mask
-
-
-@pytest.fixture
-def drawn(reviewing):
-    """A case with two structures that a surface can be made of."""
-    case = first_case(reviewing)
-    draw(case, "class 1", block(case, 2, 9))
-    draw(case, "class 2", block(case, 10, 14))
-    return case
 
 
 def test_slicer_lives_while_a_label_is_put_back_and_its_case_cannot_be_decided_on(
@@ -151,63 +112,6 @@ def test_a_segmentation_that_is_deleted_while_it_is_written_is_told(host, review
     quiet(host, reviewing)
     assert "was deleted" in said[0]
     assert not reviewing.resultsSection._working
-
-
-def test_surfaces_made_one_by_one_are_those_that_slicer_makes_at_once(drawn):
-    from SSLSegPanel.surfaces import surface_steps
-
-    expected = made_at_once(drawn.result)
-    pauses = sum(1 for _ in surface_steps(drawn.result))
-    assert pauses == drawn.result.GetSegmentation().GetNumberOfSegments() == 2
-    assert all(len(points) for points in expected.values())
-    assert same(surfaces(drawn.result), expected)
-
-
-def test_an_empty_structure_has_the_surface_that_slicer_gives_it(drawn):
-    from SSLSegPanel.prepare import finish
-    from SSLSegPanel.surfaces import surface_steps
-
-    draw(drawn, "class 2", 0 * block(drawn, 2, 9))
-    expected = made_at_once(drawn.result)
-    finish(surface_steps(drawn.result))
-    assert same(surfaces(drawn.result), expected)
-
-
-def test_surfaces_that_are_smoothed_together_are_made_together(drawn):
-    from SSLSegPanel.surfaces import surface_steps
-
-    drawn.result.GetSegmentation().SetConversionParameter("Joint smoothing", "1")
-    expected = made_at_once(drawn.result)
-    assert sum(1 for _ in surface_steps(drawn.result)) == 0
-    assert same(surfaces(drawn.result), expected)
-
-
-def test_what_is_drawn_while_surfaces_are_made_is_in_them(drawn):
-    from SSLSegPanel.surfaces import surface_steps
-
-    steps = surface_steps(drawn.result)
-    next(steps)
-    next(steps)  # the first is made
-    draw(drawn, "class 1", block(drawn, 5, 8))
-    list(steps)
-    assert same(surfaces(drawn.result), made_at_once(drawn.result))
-
-
-def test_a_segmentation_that_is_deleted_while_its_surface_is_made_is_told(drawn):
-    from SSLSegPanel.surfaces import surface_steps
-
-    node, steps = drawn.result, surface_steps(drawn.result)
-    next(steps)
-    slicer.mrmlScene.RemoveNode(node)
-    with pytest.raises(SSLSegError, match="deleted"):
-        list(steps)
-
-
-def test_a_surface_that_is_no_longer_wanted_when_it_is_ready_is_not_shown(host, reviewing, drawn):
-    reviewing.ui.show3DButton.click()
-    reviewing.ui.show3DButton.click()
-    quiet(host, reviewing)
-    assert not drawn.result.GetDisplayNode().GetVisibility3D()
 
 
 def test_slicer_lives_while_sample_data_waits_for_its_scans_and_a_second_click_starts_nothing(
