@@ -92,6 +92,7 @@ def child_steps(arguments, log, limit=None):
     finally:
         if child.poll() is None:
             kill_tree(child.pid, patience=0)
+            child.poll()  # else Python warns that it may be running still
     text = log.read_text(encoding="utf-8", errors="replace")
     if child.returncode:
         last_words = text.strip().split("\n\n")[-1][-800:]  # before them, what it has said of its progress

@@ -46,7 +46,7 @@ def surface_steps(node):
         _require(node)
         if made is None:
             break
-        if _add(segmentation, made, before):
+        if _add(node, made, before):
             return
     yield from _made_here(node)
 
@@ -91,7 +91,7 @@ def _made_here(node):
         if _state(segmentation) != before:
             break
         made[identifier] = _surface_of(segmentation, identifier)
-    if not _add(segmentation, made, before):  # smoothed together, or edited meanwhile
+    if not _add(node, made, before):  # smoothed together, or edited meanwhile
         node.CreateClosedSurfaceRepresentation()
 
 
@@ -106,15 +106,16 @@ def _unchanged(node, before):
     return node.GetScene() is not None and _state(node.GetSegmentation()) == before
 
 
-def _add(segmentation, made, before):
+def _add(node, made, before):
     """Show surfaces where there is one of each segment as it is now. True where there are surfaces then."""
-    surface = _surface()
+    segmentation, surface = node.GetSegmentation(), _surface()
     if segmentation.ContainsRepresentation(surface):  # somebody else's
         return True
     if _state(segmentation) != before or len(made) < len(before[0]) or any(each is None for each in made.values()):
         return False
-    for identifier, each in made.items():
-        segmentation.GetSegment(identifier).AddRepresentation(surface, each)
+    with slicer.util.NodeModify(node):  # else Slicer makes those of the other segments itself when the first is there
+        for identifier, each in made.items():
+            segmentation.GetSegment(identifier).AddRepresentation(surface, each)
     return segmentation.ContainsRepresentation(surface)
 
 
