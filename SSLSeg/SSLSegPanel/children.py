@@ -30,7 +30,7 @@ def environment():
 
 
 def aside(function, *arguments, **options):
-    """Read, write or hash files in a thread, since a disk may take its time. A generator; its value is the function's.
+    """Read, write or hash files in a thread, or import: a disk may take its time. A generator; its value is theirs.
 
     Nothing else belongs here: a scene may be touched on the main thread only, and computing is for child processes.
     Closing the generator waits for the thread, so that it writes nothing afterwards.

@@ -8,6 +8,7 @@ import qt
 import slicer
 
 from SSLSegPanel.casenodes import CaseList
+from SSLSegPanel.children import aside
 
 __all__ = [
     "LIGHT_PACKAGES",
@@ -47,15 +48,19 @@ _NEEDED_LATER = (
     "SSLSegLib.weights.catalogue",
     "SSLSegLib.pseudolabels.storage",
     "SSLSegLib.scene.cases",
+    "SSLSegLib.scene.surfaces",
     "psutil",
 )
 
 
 def warm_steps():
-    """Import what a click will need, one piece at a time, so that no click waits for it."""
+    """Import what a click will need, one piece at a time, so that no click waits for it.
+
+    In a thread, since a piece takes up to a quarter of a second. SimpleITK's one large library holds Python even so.
+    """
     for name in _NEEDED_LATER:
         yield
-        importlib.import_module(name)
+        yield from aside(importlib.import_module, name)
 
 
 class Signal:

@@ -56,6 +56,22 @@ def block(case, low, high):
     return mask
 
 
+def test_slicer_lives_while_what_clicks_will_need_is_imported(host, panel, monkeypatch, tmp_path, beats):
+    import importlib
+
+    from SSLSegPanel import session
+
+    quiet(host, panel)
+    code = f"import time\nbegan = time.monotonic()\ntime.sleep({SLOW})\nended = time.monotonic()\n"
+    (tmp_path / "slow_to_import.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(session, "_NEEDED_LATER", ("slow_to_import",))
+    panel.session.stepper.start(session.warm_steps())
+    quiet(host, panel)
+    imported = importlib.import_module("slow_to_import")
+    assert lived_through(beats, [(imported.began, imported.ended)])
+
+
 def test_slicer_lives_while_a_label_is_put_back_and_its_case_cannot_be_decided_on(
     host, reviewing, finished_job, monkeypatch, beats
 ):
