@@ -1,5 +1,5 @@
 import importlib.util
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from SSLSegLib.errors import CohortError
 from SSLSegLib.evaluation.scores import CaseScores, ClassScores
 from SSLSegLib.pipelines import advice, leave_one_out, pseudo_label, reliability
 from SSLSegLib.tffs.options import TffsOptions
-from SSLSegLib.tffs.place import place_prior
+from SSLSegLib.tffs.place import place_prior, place_prompts
 from SSLSegLib.tffs.positions import insertion_positions
 from SSLSegLib.tffs.reference import stock_run
 from SSLSegLib.weights.loading import load_sam2
@@ -65,7 +65,10 @@ def changed(cohort, **roles):
     return cohort.model_copy(update={"cases": tuple(cases)})
 
 
-def test_the_mean_over_insertions_is_that_of_the_stock_predictor_doing_every_run(cohort, model, labels):
+@pytest.mark.parametrize("told", [True, False])
+def test_the_mean_over_insertions_is_that_of_the_stock_predictor_doing_every_run(cohort, model, labels, told):
+    """With weights that were trained to be told the place, as these say they were, and by the option without."""
+    found = labels if told else run(cohort, model, OPTIONS.model_copy(update={"place": False}))
     predictor = build_sam2(model.configuration, predictor=True)
     predictor.load_state_dict(model.model.state_dict())
 
@@ -76,15 +79,21 @@ def test_the_mean_over_insertions_is_that_of_the_stock_predictor_doing_every_run
     unlabelled, in_plane = frames(case), read_volume(cohort, case).array.shape[2:]
     for number, segment in enumerate(cohort.classes):
         runs = []
+        masks = {each.id: read_label(cohort, each).array == segment.value for each in cohort.labelled}
+        prior = torch.from_numpy(place_prior(list(masks.values()), (len(unlabelled), *in_plane)))
         for labelled in cohort.labelled:
-            mask = torch.from_numpy(read_label(cohort, labelled).array == segment.value)
+            mask = torch.from_numpy(masks[labelled.id])
             for position in insertion_positions(SEED, case.id, labelled.id, segment.name, len(unlabelled), 2):
-                runs.append(stock_run(predictor, unlabelled, frames(labelled), mask, position, in_plane).numpy())
+                video = torch.cat([prior[:position], torch.zeros(len(mask), *in_plane), prior[position:]])
+                rough = place_prompts(video, model.image_size // 4) if told else None
+                one = stock_run(predictor, unlabelled, frames(labelled), mask, position, in_plane, rough)
+                runs.append(one.numpy())
         expected = np.stack(runs)
         assert expected.std() > 0.05, "the weights must do something for this test to mean anything"
-        assert np.abs(labels[case.id].probability[number] - expected.mean(axis=0)).max() < 1e-4
-    assert labels[case.id].spread.max() > 1e-3
-    assert set(np.unique(labels[case.id].mask)) <= {0, 1, 2}
+        assert np.abs(found[case.id].probability[number] - expected.mean(axis=0)).max() < 1e-4
+    assert found[case.id].spread.max() > 1e-3
+    assert set(np.unique(found[case.id].mask)) <= {0, 1, 2}
+    assert found[case.id].provenance["options"]["place"] == ("told" if told else None)
 
 
 def test_every_slice_goes_through_the_image_encoder_exactly_once(cohort, model):
@@ -130,15 +139,23 @@ def test_a_labelled_case_without_the_class_is_skipped_and_not_counted(cohort, mo
     assert not np.array_equal(found.probability[1], expected.probability[1])
 
 
-def test_place_is_averaged_with_the_ensemble_of_each_class(cohort, model, labels):
-    placed = run(cohort, model, OPTIONS.model_copy(update={"place": True}))
+def test_with_weights_that_know_nothing_of_it_place_is_averaged_with_the_ensemble_of_each_class(cohort, model):
+    untaught = replace(model, configuration=model.configuration.model_copy(update={"place_prompts": False}))
+    without = run(cohort, untaught)
+    placed = run(cohort, untaught, OPTIONS.model_copy(update={"place": True}))
     known = [read_label(cohort, case).array for case in cohort.labelled]
     for name, label in placed.items():
-        assert label.provenance["options"]["place"] is True
+        assert label.provenance["options"]["place"] == "averaged"
+        assert without[name].provenance["options"]["place"] is None
         for number, segment in enumerate(cohort.classes):
             prior = place_prior([array == segment.value for array in known], label.geometry.shape)
-            expected = (labels[name].probability[number] + prior) / 2
+            expected = (without[name].probability[number] + prior) / 2
             np.testing.assert_allclose(label.probability[number], expected, atol=1e-6)
+
+
+def test_the_preset_paper_leaves_place_out(cohort, model):
+    label = run(cohort, model, TffsOptions(preset="paper", insertions=1))["c3"]
+    assert label.provenance["options"]["place"] is None
 
 
 def test_another_seed_gives_other_insertions(cohort, model, labels):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from ..errors import JobError
-from ..files import atomic_path, write_json
+from ..files import atomic_path, sha256_of, write_json
 from ..progress import Progress, silent
 from ..seeds import named_seed
 from ..weights.reading import read_state_dict
@@ -100,6 +100,7 @@ class Trainer:
         self.folder, self.options, self.progress = Path(folder), options, progress
         self.folder.mkdir(parents=True, exist_ok=True)
         self.step, self.elapsed = 0, 0.0
+        self.started_from: str | None = None  # SHA-256 of the file
         self.device = torch.device(options.device)
         self.configuration = small_configuration(image_size=options.image_size)
         self._build(min(options.small_size, options.image_size) if options.small_until > 0 else options.image_size)
@@ -109,7 +110,8 @@ class Trainer:
         elif start_from is not None:
             self._start_from(start_from)
             self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        write_json(self.folder / "options.json", asdict(options) | {"configuration": self.configuration.model_dump()})
+        more = {"configuration": self.configuration.model_dump(), "started_from": self.started_from}
+        write_json(self.folder / "options.json", asdict(options) | more)
 
     def _build(self, image_size: int) -> None:
         """The model and its optimiser at a frame size, with random weights that depend on the seed only."""
@@ -153,6 +155,7 @@ class Trainer:
             raise JobError(
                 f"{path.name} holds the weights of another network.", remedy="Start from a training of sslseg-small."
             ) from error
+        self.started_from = sha256_of(path)
 
     def _resume(self) -> None:
         state = self._read(self.state_path)
@@ -164,6 +167,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step, self.elapsed = state["average"], state["step"], state["elapsed"]
+        self.started_from = state.get("started_from")
 
     def save(self) -> None:
         """Write the state whole or not at all."""
@@ -174,6 +178,7 @@ class Trainer:
             "step": self.step,
             "elapsed": self.elapsed,
             "seed": self.options.seed,
+            "started_from": self.started_from,
         }
         with atomic_path(self.state_path) as temporary:
             torch.save(state, temporary)

@@ -14,6 +14,7 @@ from SSLSegLib.checkpoint.losses import correspondence_loss
 from SSLSegLib.checkpoint.samples import Batch
 from SSLSegLib.checkpoint.training import Trainer, TrainingOptions
 from SSLSegLib.errors import JobError, WeightsError
+from SSLSegLib.files import sha256_of
 from SSLSegLib.weights.loading import load_sam2
 from SSLSegLib.weights.sam2_model import build_sam2
 
@@ -118,6 +119,10 @@ def test_a_training_starts_from_exported_weights_or_from_another_trainings_state
     for number, start in enumerate((export_checkpoint(folder), folder / "state.pt")):
         begun = Trainer(tmp_path / str(number), dataclasses.replace(TINY, seed=4), start_from=start)
         assert begun.step == 0
+        begun.save()
+        resumed = Trainer(tmp_path / str(number), dataclasses.replace(TINY, seed=4))
+        assert resumed.started_from == sha256_of(start)
+        assert json.loads((tmp_path / str(number) / "options.json").read_text())["started_from"] == sha256_of(start)
         for name, value in begun.model.state_dict().items():
             assert torch.allclose(value, trainer.average[name], atol=2e-3), name
     wider = build_sam2(small_configuration(image_size=64, trunk=48))
