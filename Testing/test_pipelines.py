@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 from SSLSegLib.cases.cohort import Cohort
@@ -15,6 +16,9 @@ from SSLSegLib.cases.writing import write_label
 from SSLSegLib.errors import CohortError
 from SSLSegLib.evaluation.scores import CaseScores, ClassScores
 from SSLSegLib.pipelines import advice, leave_one_out, pseudo_label, reliability
+from SSLSegLib.pipelines.encoding import encode_labelled
+from SSLSegLib.pipelines.tffs import _place
+from SSLSegLib.tffs.engine import TffsEngine
 from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.place import place_prior, place_prompts
 from SSLSegLib.tffs.positions import insertion_positions
@@ -151,6 +155,27 @@ def test_with_weights_that_know_nothing_of_it_place_is_averaged_with_the_ensembl
             prior = place_prior([array == segment.value for array in known], label.geometry.shape)
             expected = (without[name].probability[number] + prior) / 2
             np.testing.assert_allclose(label.probability[number], expected, atol=1e-6)
+
+
+def test_the_place_is_the_same_however_a_labelled_scan_is_stored(cohort, model, labels, tmp_path):
+    """A labelled scan with its slices in the other order, told to be so by its header."""
+    case = cohort.labelled[0]
+    turned = {}
+    for kind, path in (("image", cohort.image_paths(case)[0]), ("label", cohort.label_path(case))):
+        image = SimpleITK.Flip(SimpleITK.ReadImage(str(path)), [False, True, True])
+        turned[kind] = str(tmp_path / f"{kind}.nii.gz")
+        SimpleITK.WriteImage(image, turned[kind])
+    stored = case.model_copy(update={"images": (turned["image"],), "label": turned["label"]})
+    other = cohort.model_copy(update={"cases": (stored, *cohort.cases[1:])})
+    engine = TffsEngine(model.model, OPTIONS, model.device)
+    geometry = read_volume(cohort, cohort.unlabelled[0]).geometry
+    for segment in cohort.classes:
+        one, same = (
+            _place(encode_labelled(engine, some, some.labelled, model.image_size), segment, geometry)
+            for some in (cohort, other)
+        )
+        np.testing.assert_array_equal(one, same)
+        assert one.max() > 0.1
 
 
 def test_the_preset_paper_leaves_place_out(cohort, model):

@@ -152,6 +152,23 @@ class Geometry:
         self.place(image)
         return image
 
+    @property
+    def orientation(self) -> str:
+        """Where the axes i, j, k point, to the nearest anatomical direction: ``LPS`` is left, posterior, superior."""
+        import SimpleITK
+
+        lps = _LPS_TO_RAS @ self.ijk_to_ras
+        direction = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
+        return SimpleITK.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction.ravel().tolist())
+
+    def reoriented(self, array: np.ndarray, orientation: str) -> np.ndarray:
+        """A (K, J, I) array of this grid with its axes exchanged and turned round to another orientation."""
+        import SimpleITK
+
+        if orientation == self.orientation:
+            return array
+        return SimpleITK.GetArrayFromImage(SimpleITK.DICOMOrient(self.to_sitk(array), orientation))
+
 
 def _sizes(shape: tuple[int, int, int]) -> str:
     return " x ".join(str(size) for size in shape)

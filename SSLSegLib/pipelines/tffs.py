@@ -15,6 +15,7 @@ from SSLSegLib.progress import Progress, silent
 from SSLSegLib.tffs.options import TffsOptions
 
 if TYPE_CHECKING:
+    from SSLSegLib.cases.geometry import Geometry
     from SSLSegLib.pseudolabels.label import PseudoLabel
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.weights.loading import LoadedSam2
@@ -133,15 +134,14 @@ def segment_case(
     (:func:`~SSLSegLib.tffs.place.use_of_place`).
     """
     from SSLSegLib.pseudolabels.label import build_pseudo_label, make_provenance
-    from SSLSegLib.tffs.place import place_prior, use_of_place, with_place
+    from SSLSegLib.tffs.place import use_of_place, with_place
 
     use = use_of_place(options.place, model.configuration)
     probability, variance = [], []
     for segment in cohort.classes:
         if not any(each.shows(segment) for each in labelled):
             tracking.progress("warning", message=f"No labelled case shows '{segment.name}'.", case=case.id)
-        masks = [each.label == segment.value for each in labelled if each.shows(segment)] if use else []
-        place = place_prior(masks, image.geometry.shape) if masks else None
+        place = _place(labelled, segment, image.geometry) if use else None
         mean, between = ensemble(
             engine,
             case.id,
@@ -174,3 +174,19 @@ def segment_case(
             weights_sha256=model.sha256,
         ),
     )
+
+
+def _place(labelled: Sequence[LabelledCase], segment: SegmentClass, geometry: "Geometry") -> np.ndarray | None:
+    """How often a class lies at each voxel in the labelled cases, (K, J, I); None where none of them shows it.
+
+    By relative position along anatomical axes: a scan may be stored turned round, and still show what the others show.
+    """
+    from SSLSegLib.tffs.place import place_prior
+
+    orientation = geometry.orientation
+    masks = [
+        each.geometry.reoriented((each.label == segment.value).astype(np.uint8), orientation).astype(bool)
+        for each in labelled
+        if each.shows(segment)
+    ]
+    return place_prior(masks, geometry.shape) if masks else None

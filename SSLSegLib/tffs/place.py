@@ -39,7 +39,7 @@ def use_of_place(asked: bool | None, configuration: "Sam2Configuration") -> Lite
 def place_prior(masks: Sequence[np.ndarray], shape: tuple[int, int, int]) -> np.ndarray:
     """How often a class lies at each place, from labelled masks laid on each other by relative position.
 
-    Axes are taken as they are stored: like the ensemble itself, this asks for one orientation.
+    Axes are taken as they come: for one orientation.
 
     Args:
         masks: bool (K, J, I), each of its own size.

@@ -99,6 +99,19 @@ def test_a_flip_is_another_grid_even_where_the_volume_is_symmetric():
     assert not straight.matches(Geometry((3, 3, 3), mirrored))
 
 
+@pytest.mark.parametrize("kind", GRIDS)
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "PIR", "SAL"])
+def test_an_array_is_reoriented_as_nibabel_does_it(kind, orientation):
+    grid = GRIDS[kind]
+    array = np.arange(np.prod(grid.shape), dtype=np.int32).reshape(grid.shape)
+    found = grid.reoriented(array, orientation)
+    # nibabel names axes by where they point, in the order i, j, k, as SimpleITK here; its arrays are (i, j, k).
+    assert grid.orientation == "".join(nibabel.aff2axcodes(grid.ijk_to_ras))
+    start = nibabel.io_orientation(grid.ijk_to_ras)
+    change = nibabel.orientations.ornt_transform(start, nibabel.orientations.axcodes2ornt(orientation))
+    np.testing.assert_array_equal(found.T, nibabel.apply_orientation(array.T, change))
+
+
 def test_a_crop_knows_where_it_lies():
     grid = oblique()
     shift = np.eye(4)
