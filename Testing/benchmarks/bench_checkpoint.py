@@ -152,7 +152,7 @@ def show(rows: list[dict], insertions: int, labelled: Sequence[int]) -> None:
         add(f"contrast {change}", [row for row in rows if row["change"] == change])
     for family in FAMILIES:
         add(f"{family}-like", [row for row in rows if row["family"] == family])
-    Console().print(table)
+    Console(width=max(Console().width, 140)).print(table)  # eleven columns, whatever reads them
     seconds, threads = np.mean([row["seconds"] for row in rows]), torch.get_num_threads()
     print(f"{seconds:.1f} s a subject (48 slices, M = {', '.join(map(str, labelled))}, {threads} threads)")
 
