@@ -44,7 +44,7 @@ class Place(enum.Enum):
 
     def label(self):
         return {
-            Place.AUTO: _("Automatic: if the weights were trained for it"),
+            Place.AUTO: _("Automatic: by the weights"),
             Place.YES: _("Counts"),
             Place.NO: _("Does not count"),
         }[self]

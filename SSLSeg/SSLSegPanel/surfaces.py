@@ -17,6 +17,7 @@ _JOINT = "Joint smoothing"
 _SCRIPT = Path(__file__).resolve().parent.parent / "Scripts" / "make_surfaces.py"
 _ATTEMPTS = 3  # while somebody draws
 _LIMIT = 300.0  # seconds; a child that takes longer hangs
+_SMALL = 400_000  # voxels of a segment that Slicer's own call is done with (50 ms) before a child has started (3 s)
 
 
 def has_surface(node):
@@ -28,13 +29,15 @@ def surface_steps(node):
     """Make the surfaces that ``node.CreateClosedSurfaceRepresentation()`` makes. A generator.
 
     Slicer's one call for it keeps Python to itself: it cannot be interrupted, nor done in a thread. So a child process
-    calls it on a copy. Where there can be no such child, a copy of each segment is converted here, one after the other.
+    calls it on a copy. Where there can be no such child, or all segments are small, a copy of each is converted here,
+    one after the other.
 
     Raises:
         SSLSegError: The segmentation was deleted meanwhile.
     """
     segmentation = node.GetSegmentation()
-    for _attempt in range(_ATTEMPTS if segmentation.GetSourceRepresentationName() == _voxels() else 0):
+    by_child = segmentation.GetSourceRepresentationName() == _voxels() and not _is_small(segmentation)
+    for _attempt in range(_ATTEMPTS if by_child else 0):
         if has_surface(node):
             return
         before = _state(segmentation)
@@ -93,6 +96,17 @@ def _made_here(node):
         made[identifier] = _surface_of(segmentation, identifier)
     if not _add(node, made, before):  # smoothed together, or edited meanwhile
         node.CreateClosedSurfaceRepresentation()
+
+
+def _is_small(segmentation):
+    """Whether every segment lies in few voxels, and they are not smoothed together in one call."""
+    if segmentation.GetConversionParameter(_JOINT) == "1":
+        return False
+    name = segmentation.GetSourceRepresentationName()
+    sources = [
+        segmentation.GetNthSegment(index).GetRepresentation(name) for index in range(segmentation.GetNumberOfSegments())
+    ]
+    return all(source is not None and source.GetNumberOfPoints() <= _SMALL for source in sources)
 
 
 def _require(node):

@@ -3,6 +3,7 @@
 import logging
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -23,6 +24,14 @@ def drawn(reviewing):
     draw(case, "class 1", block(case, 2, 9))
     draw(case, "class 2", block(case, 10, 14))
     return case
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_small(monkeypatch):
+    """The scans of these tests are small; they stand for large ones."""
+    from SSLSegPanel import surfaces
+
+    monkeypatch.setattr(surfaces, "_SMALL", 0)
 
 
 @pytest.fixture
@@ -168,6 +177,19 @@ def test_surfaces_are_made_without_a_child_where_it_does_not_make_them(
             time.sleep(pause or 0)
     assert same(surfaces(drawn.result), expected)
     assert "not made in a child process" in caplog.text
+
+
+def test_small_segments_are_not_worth_a_child(drawn, monkeypatch):
+    from SSLSegPanel import surfaces as panel_surfaces
+
+    monkeypatch.setattr(panel_surfaces, "_SMALL", drawn.volume.GetImageData().GetNumberOfPoints())
+    asked = mock.Mock(side_effect=panel_surfaces._made_aside)
+    monkeypatch.setattr(panel_surfaces, "_made_aside", asked)
+    expected = made_at_once(drawn.result)
+    pauses = list(panel_surfaces.surface_steps(drawn.result))
+    assert not asked.called
+    assert len(pauses) == 2
+    assert same(surfaces(drawn.result), expected)
 
 
 def test_without_a_child_there_is_a_pause_before_each_structure(drawn):

@@ -66,6 +66,7 @@ def show_review(host, panel):
     for node in slicer.util.getNodesByClass("vtkMRMLViewNode"):
         node.SetBoxVisible(False)
         node.SetAxisLabelsVisible(False)
+    host.wait_until(lambda: panel.resultsSection.current().result.GetDisplayNode().GetVisibility3D(), 120)
     host.process_events()
     panel.logic.centre3D()
 
