@@ -4,6 +4,7 @@ import itertools
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import slicer
 
 from SSLSegLib.cases.reading import read_label_file
@@ -17,6 +18,8 @@ from SSLSegLib.selftraining.report import RoundReport, write_report
 __all__ = [
     "MODULE",
     "beating",
+    "block",
+    "draw",
     "longest_step",
     "plot_curves",
     "quiet",
@@ -132,3 +135,16 @@ def _write_predictions(job, folder, cases, first_voxel):
         array[0, 0, 0] = first_voxel
         path = folder / f"{case}.nii.gz"
         write_label(path, LabelMap(array, record.geometry), record.classes, reference=record.geometry)
+
+
+def draw(case, name, mask):
+    """Give a case's result another mask, bool (K, J, I), of a class."""
+    identifier = case.result.GetSegmentation().GetSegmentIdBySegmentName(name)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), case.result, identifier, case.volume)
+
+
+def block(case, low, high):
+    """A mask (K, J, I) of a case: a box on two slices."""
+    mask = np.zeros(slicer.util.arrayFromVolume(case.volume).shape, np.uint8)
+    mask[1:3, low:high, low:high] = 1
+    return mask

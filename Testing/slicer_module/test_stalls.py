@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 import slicer
-from helpers_module import beating, quiet, segment_masks
+from helpers_module import beating, block, draw, quiet, segment_masks
 
 from SSLSegLib.pseudolabels.review import load_review
 
@@ -43,17 +43,6 @@ def lived_through(beats, spans):
 def first_case(panel):
     panel.ui.resultsTable.selectRow(0)
     return panel.resultsSection.current()
-
-
-def draw(case, name, mask):
-    identifier = case.result.GetSegmentation().GetSegmentIdBySegmentName(name)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), case.result, identifier, case.volume)
-
-
-def block(case, low, high):
-    mask = np.zeros(slicer.util.arrayFromVolume(case.volume).shape, np.uint8)
-    mask[1:3, low:high, low:high] = 1
-    return mask
 
 
 def test_slicer_lives_while_what_clicks_will_need_is_imported(host, panel, monkeypatch, tmp_path, beats):

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 import slicer
-from helpers_module import beating, longest_step, quiet
+from helpers_module import beating, block, draw, longest_step, quiet
 
 from SSLSegLib.errors import SSLSegError
 
@@ -81,17 +81,6 @@ def children():
 def left():
     """Folders of surfaces that are there now."""
     return sorted(Path(slicer.app.temporaryPath).glob("sslseg-surfaces-*"))
-
-
-def draw(case, name, mask):
-    identifier = case.result.GetSegmentation().GetSegmentIdBySegmentName(name)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), case.result, identifier, case.volume)
-
-
-def block(case, low, high):
-    mask = np.zeros(slicer.util.arrayFromVolume(case.volume).shape, np.uint8)
-    mask[1:3, low:high, low:high] = 1
-    return mask
 
 
 def surfaces(node):

@@ -32,3 +32,18 @@ def test_options_survive_the_trip_through_json():
 def test_nonsense_is_refused(wrong):
     with pytest.raises(ValidationError):
         TffsOptions(**wrong)
+
+
+@pytest.mark.parametrize(("preset", "place"), [(None, None), ("fast", None), ("balanced", None), ("paper", False)])
+def test_place_is_left_to_the_weights_but_for_the_paper(preset, place):
+    assert TffsOptions(preset=preset).place is place
+    assert TffsOptions(preset=preset, place=True).place is True
+    assert TffsOptions(preset=preset, place=False).place is False
+
+
+@pytest.mark.parametrize("asked", [None, True, False])
+def test_the_command_lines_place_and_no_place_reach_the_options(asked):
+    from SSLSegLib.commands.shared import tffs_options
+
+    options = tffs_options(None, None, None, None, False, asked)
+    assert options.place is asked
