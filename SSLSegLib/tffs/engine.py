@@ -204,13 +204,9 @@ class TffsEngine:
                     ]
                 for front in self._fronts(started, at, slices):
                     where = [here for _, here in front]
+                    frames, levels, known = self._frames(features, rough, where)
                     logits = self._tracker.step(
-                        [chain for chain, _ in front],
-                        *self._frames(features, where),
-                        template,
-                        limit,
-                        rough=None if rough is None else rough[sorted(set(where))],
-                        remember=not last,
+                        [chain for chain, _ in front], frames, levels, template, limit, rough=known, remember=not last
                     )
                     self._add(runs, where, logits)
                     done += len(front)
@@ -228,10 +224,11 @@ class TffsEngine:
         fronts = [forward, backward] if self.device.type == "cpu" else [forward + backward]
         return [front for front in fronts if front]
 
-    def _frames(self, features: VolumeFeatures, slices: list[int]):
-        """For each chain which frame it is at, and the features of those frames."""
+    def _frames(self, features: VolumeFeatures, rough: torch.Tensor | None, slices: list[int]):
+        """For each chain which frame it is at, and of those frames the features and the rough masks, if any."""
         distinct = sorted(set(slices))
-        return [distinct.index(here) for here in slices], features.levels(distinct)
+        known = None if rough is None else rough[distinct]
+        return [distinct.index(here) for here in slices], features.levels(distinct), known
 
     def _add(self, runs: ProbabilitySums, slices: list[int], logits: torch.Tensor) -> None:
         resized = F.interpolate(logits.float(), size=runs.in_plane, mode="bilinear", align_corners=False)
@@ -248,8 +245,8 @@ class TffsEngine:
 
         Where chains are told the class's place, these are told that there is none.
         """
-        absent = self._rough(torch.zeros(1, 1, 1)) if told else None
         if (direction, limit, told) not in template.histories:
+            absent = self._rough(torch.zeros(1, 1, 1)) if told else None
             prompted = {template.coordinate(index, direction) for index in template.prompted}
             left_out = {template.coordinate(index, direction) for index in template.left_out}
             first = min(prompted)

@@ -103,10 +103,13 @@ def evaluate(
     def dice(found: np.ndarray) -> float:
         return float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
 
+    summed = 0
     for labelled in numbers:
         prior = place_prior(list(masks[:labelled]), truth.shape)
-        one, several = (ProbabilitySums(len(truth), plane) for _ in range(2))
-        for number, template in enumerate(templates[:labelled]):
+        if told or summed == 0:  # another prior gives other runs; without one those of fewer labelled cases count on
+            one, several = (ProbabilitySums(len(truth), plane) for _ in range(2))
+            summed = 0
+        for number, template in enumerate(templates[summed:labelled], summed):
             at = insertion_positions(SEED, str(index), str(number), "target", len(truth), insertions)
             # The first insertion alone is R = 1; the other ones on top are R.
             middle = at[len(at) // 2]
@@ -117,6 +120,7 @@ def evaluate(
             several.add(single)
             if len(at) > 1:
                 engine.propagate(unlabelled, template, [k for k in at if k != middle], plane, several, place=place)
+        summed = labelled
         for runs, sums in ((1, one), (insertions, several)):
             row[f"M{labelled}R{runs}"] = dice(sums.mean > 0.5)
     row["placed"] = dice(with_place(several.mean, prior) > 0.5)  # the most labelled cases, all insertions
