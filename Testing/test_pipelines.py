@@ -17,7 +17,7 @@ from SSLSegLib.errors import CohortError
 from SSLSegLib.evaluation.scores import CaseScores, ClassScores
 from SSLSegLib.pipelines import advice, leave_one_out, pseudo_label, reliability
 from SSLSegLib.pipelines.encoding import encode_labelled
-from SSLSegLib.pipelines.tffs import _place
+from SSLSegLib.pipelines.place import class_places
 from SSLSegLib.tffs.engine import TffsEngine
 from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.place import place_prior, place_prompts
@@ -69,6 +69,17 @@ def changed(cohort, **roles):
     return cohort.model_copy(update={"cases": tuple(cases)})
 
 
+def centred_square(shown):
+    """Rows and columns of a square part of a plane (in shares of it) of which what is shown takes up 60 % of a side."""
+    spans = [np.flatnonzero(shown.any(axis)) for axis in (1, 0)]
+    bounds = [(at[0] / size, (at[-1] + 1) / size) for at, size in zip(spans, shown.shape, strict=True)]
+    side = max(high - low for low, high in bounds) / 0.6
+    assert 0.25 < side < 1
+    starts = [min(max((low + high) / 2 - side / 2, 0), 1 - side) for low, high in bounds]
+    both = zip(starts, shown.shape, strict=True)
+    return tuple(slice(round(start * size), round((start + side) * size)) for start, size in both)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_the_mean_over_insertions_is_that_of_the_stock_predictor_doing_every_run(cohort, model, labels, told):
     """With weights that were trained to be told the place, as these say they were, and by the option without."""
@@ -76,38 +87,49 @@ def test_the_mean_over_insertions_is_that_of_the_stock_predictor_doing_every_run
     predictor = build_sam2(model.configuration, predictor=True)
     predictor.load_state_dict(model.model.state_dict())
 
-    def frames(case):
-        return slices_to_frames(to_display_range(read_volume(cohort, case), "MR", None), model.image_size)
-
     case = cohort.unlabelled[0]
-    unlabelled, in_plane = frames(case), read_volume(cohort, case).array.shape[2:]
+    shape = read_volume(cohort, case).array.shape[1:]
     for number, segment in enumerate(cohort.classes):
-        runs = []
         masks = {each.id: read_label(cohort, each).array == segment.value for each in cohort.labelled}
+        rows, columns = centred_square(np.any(list(masks.values()), axis=(0, 1))) if told else (slice(None),) * 2
+
+        def frames(case, rows=rows, columns=columns):
+            display = to_display_range(read_volume(cohort, case), "MR", None)
+            return slices_to_frames(display[:, :, rows, columns], model.image_size)
+
+        masks = {name: mask[:, rows, columns] for name, mask in masks.items()}
+        unlabelled, (_, *in_plane) = frames(case), masks["c0"].shape
         prior = torch.from_numpy(place_prior(list(masks.values()), (len(unlabelled), *in_plane)))
+        runs = []
         for labelled in cohort.labelled:
             mask = torch.from_numpy(masks[labelled.id])
             for position in insertion_positions(SEED, case.id, labelled.id, segment.name, len(unlabelled), 2):
                 video = torch.cat([prior[:position], torch.zeros(len(mask), *in_plane), prior[position:]])
                 rough = place_prompts(video, model.image_size // 4) if told else None
-                one = stock_run(predictor, unlabelled, frames(labelled), mask, position, in_plane, rough)
+                one = stock_run(predictor, unlabelled, frames(labelled), mask, position, tuple(in_plane), rough)
                 runs.append(one.numpy())
-        expected = np.stack(runs)
-        assert expected.std() > 0.05, "the weights must do something for this test to mean anything"
+        expected = np.zeros((len(runs), *shape))
+        expected[:, :, rows, columns] = runs
+        assert np.std(runs) > 0.05, "the weights must do something for this test to mean anything"
         assert np.abs(found[case.id].probability[number] - expected.mean(axis=0)).max() < 1e-4
     assert found[case.id].spread.max() > 1e-3
     assert set(np.unique(found[case.id].mask)) <= {0, 1, 2}
-    assert found[case.id].provenance["options"]["place"] == ("told" if told else None)
+    options = found[case.id].provenance["options"]
+    assert options["place"] == ("told" if told else None)
+    assert (options["regions"] is not None) is told
 
 
-def test_every_slice_goes_through_the_image_encoder_exactly_once(cohort, model):
+@pytest.mark.parametrize(("told", "times"), [(False, 1), (True, 2)])
+def test_every_slice_goes_through_the_image_encoder_once_or_once_for_each_class_whose_region_is_shown(
+    cohort, model, told, times
+):
     seen = []
     hook = model.model.image_encoder.register_forward_pre_hook(lambda module, images: seen.append(len(images[0])))
     try:
-        run(cohort, model, TffsOptions(insertions=3))
+        run(cohort, model, TffsOptions(insertions=3, place=None if told else False))
     finally:
         hook.remove()
-    assert sum(seen) == sum(read_volume(cohort, case).array.shape[1] for case in cohort.cases)
+    assert sum(seen) == times * sum(read_volume(cohort, case).array.shape[1] for case in cohort.cases)
 
 
 def test_a_result_does_not_depend_on_order_or_on_what_was_finished_before(cohort, model, labels):
@@ -169,13 +191,19 @@ def test_the_place_is_the_same_however_a_labelled_scan_is_stored(cohort, model, 
     other = cohort.model_copy(update={"cases": (stored, *cohort.cases[1:])})
     engine = TffsEngine(model.model, OPTIONS, model.device)
     geometry = read_volume(cohort, cohort.unlabelled[0]).geometry
+    one, same = (
+        class_places(encode_labelled(engine, some, some.labelled, model), some.classes, OPTIONS, model)
+        for some in (cohort, other)
+    )
+    flipped = read_volume(other, stored).geometry
     for segment in cohort.classes:
-        one, same = (
-            _place(encode_labelled(engine, some, some.labelled, model.image_size), segment, geometry)
-            for some in (cohort, other)
-        )
-        np.testing.assert_array_equal(one, same)
-        assert one.max() > 0.1
+        first, second = one[segment.name], same[segment.name]
+        np.testing.assert_array_equal(first.prior(geometry), second.prior(geometry))
+        assert first.prior(geometry).max() > 0.1
+        region, turned_region = first.region(geometry), second.region(flipped)
+        assert region == second.region(geometry)
+        np.testing.assert_allclose(turned_region.rows, np.subtract(1, region.rows)[::-1])  # stored turned round
+        np.testing.assert_allclose(turned_region.columns, region.columns)
 
 
 def test_the_preset_paper_leaves_place_out(cohort, model):
@@ -207,12 +235,14 @@ def test_progress_counts_every_tracked_frame_up_to_the_total(cohort, model):
     assert [fields["case"] for event, fields in events if event == "result"] == ["c2", "c3"]
 
 
-def test_leave_one_out_scores_what_pseudo_labelling_that_case_from_the_others_gives(cohort, model):
+@pytest.mark.parametrize(("place", "times"), [(False, 1), (None, 6)])
+def test_leave_one_out_scores_what_pseudo_labelling_that_case_from_the_others_gives(cohort, model, place, times):
     three = changed(cohort, c2="labelled", c3=None)
     alone = changed(three, c1="unlabelled")
     # Random weights may call everything foreground or nothing: a threshold in the middle makes Dice say something.
     middle = float(np.median(run(alone, model)["c1"].probability[0]))
     options = TffsOptions(insertions=2, threshold=middle, largest_component=False)
+    options = options.model_copy(update={"place": place})
     found = run(alone, model, options)["c1"].mask
     truth = read_label(cohort, cohort.case("c1")).array
     seen = []
@@ -221,7 +251,8 @@ def test_leave_one_out_scores_what_pseudo_labelling_that_case_from_the_others_gi
         scores = leave_one_out(three, model, options, seed=SEED)
     finally:
         hook.remove()
-    assert sum(seen) == 3 * 4, "each slice is encoded once though each case is used in both roles"
+    # Each slice once though each case is used in both roles; or for the regions of both classes without each case.
+    assert sum(seen) == times * 3 * 4
     assert [case.case_id for case in scores] == ["c0", "c1", "c2"]
     for each in scores[1].classes:
         a, b = found == each.value, truth == each.value

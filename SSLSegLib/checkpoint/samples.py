@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeds import named_rng
 from ..tffs.place import SPREAD
+from ..tffs.region import Region, class_region
 from .anatomy import Anatomy
 from .atlas import draw_anatomy
 from .familiar import PhantomPool, coarse, resized
@@ -22,6 +23,8 @@ __all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", 
 CHANGES = ("same", "shifted", "new")
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+View = tuple[slice, slice]
+EVERYTHING: View = (slice(None), slice(None))
 _SUBJECTS = 4  # of one anatomy: one is the chain's, one to three say where the target lies, one of them is labelled
 
 
@@ -37,6 +40,7 @@ class SampleOptions:
         distinct: Probability that every structure has its own brightness, at the first batch and from batch ``easing``
             on. Matching by brightness is learnt first and quickly; what takes its place when it fails builds on it.
         phantoms: Share of samples from the abdomens of the phantom cohorts.
+        zoomed: Share of the samples whose frames show the target's region, as the engine's do (``tffs.region``).
         changes: How often the second subject's contrast is the same, shifted, or a new one (``CHANGES``).
         pool: Pairs kept for reuse with new intensities, targets, views.
         renewal: Probability that a sample starts with a new pair.
@@ -49,6 +53,7 @@ class SampleOptions:
     distinct: tuple[float, float] = (0.15, 0.15)
     easing: int = 1
     phantoms: float = 0.0
+    zoomed: float = 0.7
     changes: tuple[float, float, float] = (0.75, 0.2, 0.05)
     pool: int = 150
     renewal: float = 0.06
@@ -117,28 +122,44 @@ def place_at(rng: np.random.Generator, masks: Sequence[torch.Tensor], slices: np
     return torch.from_numpy(blurred).clamp_(0, 1)
 
 
-def to_frames(images: torch.Tensor, image_size: int) -> torch.Tensor:
+def to_frames(images: torch.Tensor, image_size: int, view: View = EVERYTHING) -> torch.Tensor:
     """Display range (0.5 to 99.5 percentile), 8 bits, bicubic resizing, ImageNet normalisation: as for real volumes.
 
     Args:
         images: float32 (n, rows, columns) of one subject.
+        view: The part that frames show; the display range is of the whole images.
 
     Returns:
         float32 (n, 3, S, S).
     """
     low, high = np.percentile(images.numpy()[:, ::2, ::2], [0.5, 99.5])
+    images = images[:, view[0], view[1]]
     grey = ((images - float(low)) / max(float(high - low), 1e-6)).clamp_(0, 1).mul_(255).floor_()
     size = (image_size, image_size)
     grey = F.interpolate(grey[:, None], size, mode="bicubic", align_corners=False, antialias=True)
     return (grey.clamp_(0, 255).round_() / 255 - _MEAN) / _STD
 
 
-def _view(rng: np.random.Generator, centre: np.ndarray, extent: float) -> tuple[int, int, int, int]:
-    """A crop (top, bottom, left, right) of the 128-pixel plane of about ``extent`` of its side around ``centre``."""
+def _field(rng: np.random.Generator, centre: np.ndarray, extent: float) -> View:
+    """A field of view: about ``extent`` of the 128-pixel plane's side around ``centre``."""
     size = np.clip(128 * extent * np.exp(0.06 * rng.normal(size=2)), 48, 128).astype(int)
     apart = 8 if rng.random() < 0.15 else 3  # fields of view that were chosen by other people
     start = np.clip((centre - size / 2 + apart * rng.normal(size=2)).astype(int), 0, 128 - size)
-    return start[0], start[0] + size[0], start[1], start[1] + size[1]
+    return slice(start[0], start[0] + size[0]), slice(start[1], start[1] + size[1])
+
+
+def drawn_region(rng: np.random.Generator, masks: Sequence[torch.Tensor]) -> Region:
+    """The region of a class in labelled subjects as the engine shows it, wider or narrower and off by a little.
+
+    Args:
+        masks: bool (K, rows, columns) of the class, one for each subject.
+    """
+    region = class_region([mask.numpy() for mask in masks], fill=rng.uniform(0.45, 0.75))
+    bounds = []
+    for start, stop in (region.rows, region.columns):
+        moved = float(np.clip(start + 0.03 * (stop - start) * rng.normal(), 0.0, 1.0 - (stop - start)))
+        bounds.append((moved, min(moved + stop - start, 1.0)))
+    return Region(*bounds)
 
 
 def _slices(rng: np.random.Generator, present: np.ndarray, labelled: int, chain: int) -> tuple[np.ndarray, np.ndarray]:
@@ -191,62 +212,83 @@ def draw_sample(
     usable = []
     for candidate in anatomy.candidates:
         size = area[:, :, list(candidate)].sum(2)
-        if size[0].max() > 150 and (size[1].max() > 100 or rng.random() < 0.05):
+        if size[0].max() > 90 and (size[1].max() > 60 or rng.random() < 0.05):
             usable.append((candidate, size))
     if not usable:
         return None
     # Large structures more often: small ones are many.
-    weight = np.array([size[0].max() for _, size in usable]) ** 0.9
-    several = len(usable) < options.targets
-    picks = rng.choice(len(usable), options.targets, replace=several, p=weight / weight.sum())
-    chosen = [usable[i] for i in picks]
-    present = chosen[0][1] > 20
-    reference, run = _slices(rng, present, labelled, chain)
+    weight = np.array([size[0].max() for _, size in usable]) ** 0.6
+    leader, size = usable[rng.choice(len(usable), p=weight / weight.sum())]
+    reference, run = _slices(rng, size > 20, labelled, chain)
     if rng.random() < 0.5:  # the backward pass: the whole video reversed
         reference, run = reference[::-1].copy(), run[::-1].copy()
+    if rng.random() < options.zoomed:
+        region = drawn_region(rng, [_is(x, leader) for x in (labels[0], *others)])
+        field, views = None, [region.of(labels.shape[-2:])] * 2
+    else:
+        field = _field_around(rng, _is(labels[0, size[0].argmax()], leader))
+        views = [_field(rng, *field) for _ in range(2)]
+    chosen = [leader, *_more_targets(rng, options.targets - 1, usable, leader, labels[0][:, views[0][0], views[0][1]])]
 
     change = change or str(rng.choice(CHANGES, p=options.changes))
     contrast = draw_contrast(rng, anatomy.tissues, distinct=distinct)
     contrasts = (contrast, related_contrast(rng, contrast, anatomy.tissues, change))
-    largest = chosen[0][1][0].argmax()
-    inside = torch.isin(labels[0, largest], torch.tensor(chosen[0][0], dtype=torch.uint8))
-    rows, columns = np.nonzero(inside.numpy())
-    span = max(np.ptp(rows), np.ptp(columns)) / 128
-    extent = float(np.clip(span / rng.uniform(0.15, 0.8), 0.4, 1.0))
-    centre = np.array([rows.mean(), columns.mean()]) + rng.uniform(-0.5, 0.5, 2) * (extent - span) * 80
     flips = [axis for axis in (1, 2) if rng.random() < 0.5]
     transpose = rng.random() < 0.5
 
-    def asked(structures: torch.Tensor) -> torch.Tensor:
+    def asked(structures: torch.Tensor, view: View) -> torch.Tensor:
         """Masks (T, n, rows, columns) of the targets, turned as the sample is."""
-        drawn = torch.stack([torch.isin(structures, torch.tensor(c, dtype=torch.uint8)) for c, _ in chosen])
+        seen = structures[:, view[0], view[1]]
+        drawn = torch.stack([_is(seen, target) for target in chosen])
         drawn = drawn.flip([axis + 1 for axis in flips]) if flips else drawn
         return drawn.mT if transpose else drawn
 
-    frames, masks, everything, known = [], [], [], []
-    for subject, slices in enumerate((reference, run)):
-        top, bottom, left, right = _view(rng, centre, extent)
-        if subject == 0:
-            known.append(asked(labels[0][:, top:bottom, left:right]))
-        images = render(labels[subject], slices, contrasts[subject], rng)[:, top:bottom, left:right]
-        structures = labels[subject][torch.from_numpy(slices)][:, top:bottom, left:right]
-        drawn = asked(structures)
+    frames, masks, everything = [], [], []
+    known = [asked(labels[0], views[0])]
+    for subject, (slices, view) in enumerate(zip((reference, run), views, strict=True)):
+        images = render(labels[subject], slices, contrasts[subject], rng)
+        structures = labels[subject][torch.from_numpy(slices)]
+        drawn, structures = asked(structures, view), structures[:, view[0], view[1]]
+        if field is not None:  # nothing else was scanned
+            images, view = images[:, view[0], view[1]], EVERYTHING
+        shown = to_frames(images, options.image_size, view)
         if flips:
-            images, structures = images.flip(flips), structures.flip(flips)
+            shown, structures = shown.flip([axis + 1 for axis in flips]), structures.flip(flips)
         if transpose:
-            images, structures = images.mT, structures.mT
-        frames.append(to_frames(images.contiguous(), options.image_size))
+            shown, structures = shown.mT, structures.mT
+        frames.append(shown.contiguous())
         masks.append(resized(drawn, options.image_size))
         everything.append(coarse(structures, options.image_size))
     # Frames between a labelled slice and the chain's start: its own volume's end lies in between.
     scale = rng.uniform(0.5, 2.0)
     end = labels.shape[1] if reference[0] <= reference[-1] else -1
     distance = torch.tensor(np.abs(end - reference) * scale, dtype=torch.float32).round().clamp(min=1)
-    for other in others:
-        top, bottom, left, right = _view(rng, centre, extent)
-        known.append(asked(other[:, top:bottom, left:right]))
+    known += [asked(other, views[0] if field is None else _field(rng, *field)) for other in others]
     place = place_at(rng, known, run, options.image_size // 4)
     return torch.cat(frames), torch.cat(masks, dim=1), distance, torch.cat(everything), place
+
+
+def _is(structures: torch.Tensor, target: Sequence[int]) -> torch.Tensor:
+    return torch.isin(structures, torch.tensor(target, dtype=torch.uint8))
+
+
+def _field_around(rng: np.random.Generator, inside: torch.Tensor) -> tuple[np.ndarray, float]:
+    """Centre and extent of a field of view in which a target (rows, columns) takes up 15 to 80 % of a side."""
+    rows, columns = np.nonzero(inside.numpy())
+    span = max(np.ptp(rows), np.ptp(columns)) / 128
+    extent = float(np.clip(span / rng.uniform(0.15, 0.8), 0.4, 1.0))
+    return np.array([rows.mean(), columns.mean()]) + rng.uniform(-0.5, 0.5, 2) * (extent - span) * 80, extent
+
+
+def _more_targets(
+    rng: np.random.Generator, count: int, usable: Sequence, leader: Sequence[int], seen: torch.Tensor
+) -> list[Sequence[int]]:
+    """Targets beside the leading one, by how much of them is to be seen (K, rows, columns)."""
+    others = [candidate for candidate, _ in usable if candidate is not leader] or [leader]
+    areas = torch.bincount(seen.flatten().int(), minlength=256).numpy()
+    weight = np.array([1.0 + areas[list(candidate)].sum() for candidate in others]) ** 0.6
+    picks = rng.choice(len(others), count, replace=len(others) < count, p=weight / weight.sum())
+    return [others[i] for i in picks]
 
 
 class Samples(IterableDataset):
@@ -279,7 +321,11 @@ class Samples(IterableDataset):
                 images, masks, distance, classes, known, run = self.phantoms.sample(
                     rng, options.targets, labelled, chain
                 )
-                frames = torch.cat([to_frames(x, options.image_size) for x in images])
+                view = EVERYTHING
+                if rng.random() < options.zoomed:
+                    view = drawn_region(rng, [x[0] for x in known]).of(known[0].shape[-2:])
+                frames = torch.cat([to_frames(x, options.image_size, view) for x in images])
+                masks, classes, known = ([x[..., view[0], view[1]] for x in some] for some in (masks, classes, known))
                 masks = torch.cat([resized(x, options.image_size) for x in masks], 1)
                 structures = torch.cat([coarse(x, options.image_size) for x in classes])
                 place = place_at(rng, known, run, options.image_size // 4)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from SSLSegLib.tffs.attention import KeyValues
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.options import TffsOptions
+    from SSLSegLib.weights.loading import LoadedSam2
 
 __all__ = [
     "Costs",
@@ -25,6 +26,7 @@ __all__ = [
     "estimate",
     "estimate_run",
     "measure_costs",
+    "regions_shown",
 ]
 
 _PROGRAM = 1.2e9  # bytes: Python with torch, SimpleITK and the weights
@@ -37,11 +39,11 @@ class Work:
     """How much there is to compute and to keep.
 
     Args:
-        encoded: Slices through the image encoder.
+        encoded: Slices through the image encoder, once for each region that frames show.
         prompted: Labelled slices through the prompt path, over all classes; at most, known from headers alone.
         tracked: Frames tracked (insertions x slices, over pairs and classes).
         attended: The sum over tracked frames of the labelled slices that each attends to.
-        labelled_slices, largest_case: Slices of all labelled cases, and of the largest unlabelled one.
+        labelled_slices, largest_case: Slices of all labelled cases over all regions, and of the largest unlabelled one.
         longest_template: Slices of the longest labelled case.
         voxels, largest_voxels: Of all unlabelled cases still to do, and of the largest.
         classes, channels: How many.
@@ -125,16 +127,25 @@ def estimate_run(
         torch.set_num_threads(threads)
     model = load_sam2(weights, device)
     engine = TffsEngine(model.model, options, model.device)
-    return estimate(count_work(cohort, options), measure_costs(engine, model.image_size))
+    work = count_work(cohort, options, regions=regions_shown(cohort, options, model))
+    return estimate(work, measure_costs(engine, model.image_size))
 
 
-def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] = ()) -> Work:
+def regions_shown(cohort: Cohort, options: "TffsOptions", model: "LoadedSam2") -> int:
+    """How often each slice is encoded, at most: once, or for the region of each class where its place is told."""
+    from SSLSegLib.tffs.place import use_of_place
+
+    return len(cohort.classes) if use_of_place(options.place, model.configuration) == "told" else 1
+
+
+def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] = (), regions: int = 1) -> Work:
     """Count the work of a cohort from the headers of its images.
 
     Args:
         cohort: The cohort.
         options: R and the limit on prompted slices.
         skip: Ids of cases that are finished.
+        regions: How often each slice is encoded (:func:`regions_shown`).
 
     Raises:
         CaseError: An image is missing or damaged.
@@ -150,11 +161,11 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
     tracked = sum(n * min(options.insertions, n) for n in slices) * classes
     voxels = [math.prod(shape) for shape in shapes]
     return Work(
-        encoded=(sum(labelled) if slices else 0) + sum(slices),
+        encoded=((sum(labelled) if slices else 0) + sum(slices)) * regions,
         prompted=sum(prompted) * classes * len({shape[1:] for shape in shapes}),
         tracked=tracked * len(labelled),
         attended=tracked * sum(prompted),
-        labelled_slices=sum(labelled),
+        labelled_slices=sum(labelled) * regions,
         largest_case=max(slices, default=0),
         longest_template=max(prompted, default=0),
         voxels=sum(voxels),

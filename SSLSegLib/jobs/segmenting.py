@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs
+from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs, regions_shown
 from SSLSegLib.jobs.manifest import Manifest
 from SSLSegLib.jobs.retry import Attempt, retry_smaller
 from SSLSegLib.jobs.room import require_room
@@ -73,7 +73,8 @@ class Segmenter:
         Returns:
             None where the run is too short to be worth measuring.
         """
-        work = count_work(self.cohort, self.parameters.options, skip=skip)
+        regions = regions_shown(self.cohort, self.parameters.options, self.model)
+        work = count_work(self.cohort, self.parameters.options, skip=skip, regions=regions)
         if work.tracked < WORTH_MEASURING:
             return None
         progress("stage", stage="Estimating time and memory", total=None)
@@ -120,9 +121,8 @@ class Segmenter:
             wanted = set(case_ids())
             cases = tuple(case for case in self.cohort.cases if case.role == "labelled" or case.id in wanted)
             if self._labelled is None and wanted and keep_labelled:
-                labelled = self.cohort.labelled
                 self._labelled = encode_labelled(
-                    engine, self.cohort, labelled, self.model.image_size, progress, scratch / "labelled"
+                    engine, self.cohort, self.cohort.labelled, self.model, progress, scratch / "labelled"
                 )
             pseudo_label(
                 self.cohort.model_copy(update={"cases": cases}).at(self.cohort.folder),

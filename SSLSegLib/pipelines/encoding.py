@@ -1,7 +1,7 @@
-"""Cases with their image features: every slice goes through the image encoder once."""
+"""Cases with their image features: every slice goes through the image encoder once for each region that frames show."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,105 +10,209 @@ import numpy as np
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.cohort import Case, Cohort
 from SSLSegLib.progress import Progress, silent
+from SSLSegLib.tffs.region import Region
 
 if TYPE_CHECKING:
+    from SSLSegLib.cases.geometry import Geometry
+    from SSLSegLib.cases.volume import LabelMap
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.features import VolumeFeatures
     from SSLSegLib.tffs.template import LabelledTemplate
+    from SSLSegLib.weights.loading import LoadedSam2
 
-__all__ = ["EncodedImage", "LabelledCase", "encode", "encode_labelled"]
+__all__ = ["STAGE", "EncodedCase", "LabelledCase", "encode_labelled", "read_labelled"]
 
 STAGE = "Encoding labelled cases"
 
 
-@dataclass(frozen=True)
-class EncodedImage:
-    """Image features of a case's slices, and its geometry."""
-
-    features: "VolumeFeatures"
-    geometry: Any
-
-
-@dataclass(eq=False)
-class LabelledCase:
-    """A labelled case ready to be inserted: encoded once, its templates made once per class and in-plane size.
-
-    Args:
-        case: The case.
-        features: Image features of its slices.
-        label: uint8 (K, J, I).
-        geometry: Of both.
-    """
-
-    case: Case
-    features: "VolumeFeatures"
-    label: np.ndarray
-    geometry: Any
-    _templates: dict[tuple[str, tuple[int, int]], "LabelledTemplate | None"] = field(default_factory=dict)
-
-    def shows(self, segment: SegmentClass) -> bool:
-        """Whether any voxel has the class."""
-        return bool((self.label == segment.value).any())
-
-    def template(
-        self, engine: "TffsEngine", segment: SegmentClass, in_plane: tuple[int, int]
-    ) -> "LabelledTemplate | None":
-        """The template of a class for unlabelled volumes of that in-plane size; None where the class is absent."""
-        key = segment.name, in_plane
-        if key not in self._templates:
-            mask = self.label == segment.value
-            self._templates[key] = engine.template(self.features, mask, in_plane) if mask.any() else None
-        return self._templates[key]
-
-
-def encode_labelled(
-    engine: "TffsEngine",
-    cohort: Cohort,
-    cases: Sequence[Case],
-    image_size: int,
-    progress: Progress = silent,
-    scratch: Path | None = None,
-) -> list[LabelledCase]:
-    """Read and encode labelled cases, each slice once."""
-    from SSLSegLib.cases.reading import read_geometry, read_label
-
-    total = sum(read_geometry(cohort, case).shape[0] for case in cases)
-    progress("stage", stage=STAGE, total=total)
-    done, encoded = 0, []
-    for case in cases:
-
-        def tell(event: str, *, done: int, before: int = done, case: Case = case, **_: Any) -> None:
-            progress(event, stage=STAGE, done=before + done, total=total, case=case.id)
-
-        folder = None if scratch is None else scratch / case.id
-        image = encode(engine, cohort, case, image_size, tell, folder)
-        label = read_label(cohort, case)
-        encoded.append(LabelledCase(case, image.features, label.array, label.geometry))
-        done += len(image.features)
-    return encoded
-
-
-def encode(
-    engine: "TffsEngine", cohort: Cohort, case: Case, image_size: int, progress: Progress, folder: Path | None = None
-) -> EncodedImage:
-    """Read and encode one case.
+class EncodedCase:
+    """A case and the image features of its slices, for the regions asked for; read and encoded when needed.
 
     Args:
         engine: Which encodes.
         cohort: Of the case.
         case: Which.
         image_size: Side of the frames.
-        progress: Hears encoded slices.
+        geometry: Of its images.
         folder: For the features; in memory without it.
-    """
-    from SSLSegLib.cases.frames import slices_to_frames
-    from SSLSegLib.cases.intensities import to_display_range
-    from SSLSegLib.cases.reading import read_volume
+        most: Features of this many regions are kept, those asked for last.
 
-    volume = read_volume(cohort, case)
-    display = to_display_range(volume, cohort.modality, cohort.window)
-    frames = _Frames(display, image_size, slices_to_frames)
-    return EncodedImage(engine.encode(frames, progress, folder=folder), volume.geometry)
+    Raises:
+        CaseError: The images cannot be read (when features are asked for).
+    """
+
+    def __init__(
+        self,
+        engine: "TffsEngine",
+        cohort: Cohort,
+        case: Case,
+        image_size: int,
+        geometry: "Geometry",
+        folder: Path | None = None,
+        *,
+        most: int = 1,
+    ) -> None:
+        self.case, self.geometry = case, geometry
+        self._engine, self._cohort, self._image_size = engine, cohort, image_size
+        self._folder, self._most = folder, most
+        self._display: np.ndarray | None = None
+        self._features: dict[Region, VolumeFeatures] = {}
+
+    def missing(self, regions: Iterable[Region]) -> list[Region]:
+        """Those of the regions whose features are not at hand, each once."""
+        return [region for region in dict.fromkeys(regions) if region not in self._features]
+
+    def encode(self, regions: Iterable[Region], progress: Progress = silent) -> None:
+        """Have the features of these regions at hand, and put the images away."""
+        regions = dict.fromkeys(regions)
+        for region in sorted(regions, key=self._features.__contains__, reverse=True):  # what is at hand stays so
+            self.features(region, progress)
+        self.put_away()
+
+    def features(self, region: Region, progress: Progress = silent) -> "VolumeFeatures":
+        """Image features of the slices, of frames that show the region."""
+        if region not in self._features:
+            while len(self._features) >= self._most:
+                self._forget(next(iter(self._features)))
+            display = self._read()
+            rows, columns = region.of(display.shape[2:])
+            frames = _Frames(display[:, :, rows, columns], self._image_size)
+            self._features[region] = self._engine.encode(frames, progress, folder=self._folder_of(region))
+        self._features[region] = self._features.pop(region)  # asked for last
+        return self._features[region]
+
+    def put_away(self) -> None:
+        """Drop the images, which are read again if more features are asked for."""
+        self._display = None
+
+    def _forget(self, region: Region) -> None:
+        del self._features[region]
+
+    def _read(self) -> np.ndarray:
+        from SSLSegLib.cases.intensities import to_display_range
+        from SSLSegLib.cases.reading import read_volume
+
+        if self._display is None:
+            volume = read_volume(self._cohort, self.case)
+            self._display = to_display_range(volume, self._cohort.modality, self._cohort.window)
+        return self._display
+
+    def _folder_of(self, region: Region) -> Path | None:
+        if self._folder is None or region.whole:
+            return self._folder
+        return self._folder / "-".join(f"{share:.4f}" for share in (*region.rows, *region.columns))
+
+
+class LabelledCase(EncodedCase):
+    """A labelled case ready to be inserted; its templates are made once per class, region and in-plane size.
+
+    Args:
+        engine, cohort, case, image_size, folder, most: See :class:`EncodedCase`.
+        label: uint8 (K, J, I), and the geometry of image and label.
+    """
+
+    def __init__(
+        self,
+        engine: "TffsEngine",
+        cohort: Cohort,
+        case: Case,
+        image_size: int,
+        label: "LabelMap",
+        folder: Path | None = None,
+        *,
+        most: int = 1,
+    ) -> None:
+        super().__init__(engine, cohort, case, image_size, label.geometry, folder, most=most)
+        self.label = label.array
+        self._templates: dict[tuple[Region, str, tuple[int, int]], LabelledTemplate | None] = {}
+
+    def shows(self, segment: SegmentClass) -> bool:
+        """Whether any voxel has the class."""
+        return bool((self.label == segment.value).any())
+
+    def template(
+        self, engine: "TffsEngine", segment: SegmentClass, region: Region, in_plane: tuple[int, int]
+    ) -> "LabelledTemplate | None":
+        """The template of a class for unlabelled volumes of that in-plane size; None where the class is absent.
+
+        Args:
+            engine: Which prompts.
+            segment: The class.
+            region: What the frames show.
+            in_plane: Rows and columns of the unlabelled volume's own region.
+        """
+        key = region, segment.name, in_plane
+        if key not in self._templates:
+            rows, columns = region.of(self.label.shape[1:])
+            mask = self.label[:, rows, columns] == segment.value
+            features = self.features(region) if mask.any() else None
+            self._templates[key] = None if features is None else engine.template(features, mask, in_plane)
+        return self._templates[key]
+
+    def _forget(self, region: Region) -> None:
+        super()._forget(region)
+        self._templates = {key: template for key, template in self._templates.items() if key[0] != region}
+
+
+def read_labelled(
+    engine: "TffsEngine", cohort: Cohort, cases: Sequence[Case], model: "LoadedSam2", scratch: Path | None = None
+) -> list[LabelledCase]:
+    """Labelled cases with their labels, to be encoded when needed.
+
+    Args:
+        engine: Which encodes.
+        cohort: Of the cases.
+        cases: Which.
+        model: Whose frames' size counts.
+        scratch: Folder for features; in memory without it.
+    """
+    from SSLSegLib.cases.reading import read_label
+
+    most = max(len(cohort.classes), 1)
+    return [
+        LabelledCase(
+            engine,
+            cohort,
+            case,
+            model.image_size,
+            read_label(cohort, case),
+            None if scratch is None else scratch / case.id,
+            most=most,
+        )
+        for case in cases
+    ]
+
+
+def encode_labelled(
+    engine: "TffsEngine",
+    cohort: Cohort,
+    cases: Sequence[Case],
+    model: "LoadedSam2",
+    progress: Progress = silent,
+    scratch: Path | None = None,
+) -> list[LabelledCase]:
+    """Read and encode all labelled cases that are used together, as :func:`read_labelled`.
+
+    Each slice goes through the encoder once for each region that these cases ask for; the engine's options say whether
+    the place of a class counts.
+    """
+    from SSLSegLib.pipelines.place import class_places
+
+    labelled = read_labelled(engine, cohort, cases, model, scratch)
+    places = class_places(labelled, cohort.classes, engine.options, model).values()
+    asked = [each.missing(place.region(each.geometry) for place in places) for each in labelled]
+    total = sum(each.geometry.shape[0] * len(regions) for each, regions in zip(labelled, asked, strict=True))
+    progress("stage", stage=STAGE, total=total)
+    done = 0
+    for each, regions in zip(labelled, asked, strict=True):
+        for region in regions:
+
+            def tell(event: str, *, done: int, before: int = done, case: Case = each.case, **_: Any) -> None:
+                progress(event, stage=STAGE, done=before + done, total=total, case=case.id)
+
+            done += len(each.features(region, tell))
+        each.put_away()
+    return labelled
 
 
 @dataclass(frozen=True)
@@ -117,10 +221,11 @@ class _Frames:
 
     display: np.ndarray
     image_size: int
-    convert: Callable[..., Any]
 
     def __len__(self) -> int:
         return self.display.shape[1]
 
     def __getitem__(self, index: slice) -> Any:
-        return self.convert(self.display, self.image_size, range(*index.indices(len(self))))
+        from SSLSegLib.cases.frames import slices_to_frames
+
+        return slices_to_frames(self.display, self.image_size, range(*index.indices(len(self))))

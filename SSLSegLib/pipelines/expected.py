@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.errors import CohortError
-from SSLSegLib.pipelines.encoding import EncodedImage, encode_labelled
+from SSLSegLib.pipelines.encoding import read_labelled
 from SSLSegLib.pipelines.tffs import segment_case
 from SSLSegLib.pipelines.tracking import Tracking
 from SSLSegLib.progress import Progress, silent
@@ -33,8 +33,9 @@ def leave_one_out(
 ) -> list["CaseScores"]:
     """Leave one out: segment each labelled case from the others and score it against its own label.
 
-    The honest estimate of quality before any unlabelled case is touched. Features are encoded once and used in both
-    roles. It is a little pessimistic: the real run has one labelled case more.
+    The honest estimate of quality before any unlabelled case is touched. A class's region is that of the labelled cases
+    which are left; where frames show all of the plane, features are encoded once and used in both roles. It is a little
+    pessimistic: the real run has one labelled case more.
 
     Args:
         cohort: Its labelled cases take part.
@@ -62,14 +63,14 @@ def leave_one_out(
             remedy="Label one more case, or run and look at the results yourself.",
         )
     engine = TffsEngine(model.model, options, model.device)
-    labelled = encode_labelled(engine, cohort, cohort.labelled, model.image_size, progress, scratch)
+    labelled = read_labelled(engine, cohort, cohort.labelled, model, scratch)
     wanted = [each for each in labelled if each.case.id not in skip]
     others = [[other for other in labelled if other is not held_out] for held_out in wanted]
     tracking = Tracking(progress, cohort, [each.case for each in wanted], others, options.insertions)
     scores = []
     for held_out, templates in zip(wanted, others, strict=True):
-        image = EncodedImage(held_out.features, held_out.geometry)
-        found = segment_case(engine, cohort, held_out.case, image, templates, model, options, seed, tracking)
+        found = segment_case(engine, cohort, held_out, templates, model, options, seed, tracking)
+        held_out.put_away()
         if sink is not None:
             sink(found)
         prediction = LabelMap(found.mask, held_out.geometry)

@@ -5,7 +5,7 @@
 Each subject is a new anatomy: four labelled subjects and one unlabelled one, each with its own deformation, contrast
 and noise; one structure is asked for. Tables: by number of labelled cases and insertions, by structure size, by change
 of contrast between labelled and unlabelled cases, by family of contrast. "copied" is no network at all: the labelled
-masks laid on each other, where at least half of them are. "placed" is all cases and insertions, averaged with place.
+masks laid on each other, where at least half of them are.
 """
 
 import argparse
@@ -31,8 +31,9 @@ from SSLSegLib.seeds import named_rng
 from SSLSegLib.tffs.engine import TffsEngine
 from SSLSegLib.tffs.ensemble import ProbabilitySums
 from SSLSegLib.tffs.options import TffsOptions
-from SSLSegLib.tffs.place import place_prior, with_place
+from SSLSegLib.tffs.place import place_prior
 from SSLSegLib.tffs.positions import insertion_positions
+from SSLSegLib.tffs.region import Region, class_region
 from SSLSegLib.weights.loading import load_sam2
 
 LABELLED = (1, 2, 4)
@@ -86,48 +87,48 @@ def evaluate(
     """Dice of one subject for each number of labelled cases, with one and with all insertions.
 
     Args:
-        told: The network is told where the structure lies in the labelled cases.
+        told: The network is told where the structure lies in the labelled cases and sees frames of that region.
         numbers: Of labelled cases, ascending.
     """
     images, masks, row = draw_cohort(index, distinct=distinct)
+    truth = masks[-1]
 
-    def encoded(image: np.ndarray):
-        volume = Volume(image[None].astype(np.float32), Geometry(image.shape, np.eye(4)))
-        return engine.encode(slices_to_frames(to_display_range(volume, "MR"), image_size))
-
-    started = time.perf_counter()
-    plane = images[0].shape[1:]
-    unlabelled, truth = encoded(images[-1]), masks[-1]
-    templates = [engine.template(encoded(images[n]), masks[n], plane) for n in range(numbers[-1])]
+    def display(image: np.ndarray) -> np.ndarray:
+        return to_display_range(Volume(image[None].astype(np.float32), Geometry(image.shape, np.eye(4))), "MR")
 
     def dice(found: np.ndarray) -> float:
         return float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
 
-    summed = 0
+    started = time.perf_counter()
+    shown = [display(image) for image in images]
     for labelled in numbers:
-        prior = place_prior(list(masks[:labelled]), truth.shape)
-        if told or summed == 0:  # another prior gives other runs; without one those of fewer labelled cases count on
-            one, several = (ProbabilitySums(len(truth), plane) for _ in range(2))
-            summed = 0
-        for number, template in enumerate(templates[summed:labelled], summed):
+        region = class_region(list(masks[:labelled])) if told else Region()
+        part = (slice(None), *region.of(truth.shape[1:]))
+        features = [engine.encode(slices_to_frames(x[:, *part], image_size)) for x in (*shown[:labelled], shown[-1])]
+        prior = place_prior([mask[part] for mask in masks[:labelled]], truth[part].shape)
+        plane = prior.shape[1:]
+        one, several = (ProbabilitySums(len(truth), plane) for _ in range(2))
+        for number in range(labelled):
+            template = engine.template(features[number], masks[number][part], plane)
             at = insertion_positions(SEED, str(index), str(number), "target", len(truth), insertions)
             # The first insertion alone is R = 1; the other ones on top are R.
             middle = at[len(at) // 2]
             single = ProbabilitySums(len(truth), plane)
             place = prior if told else None
-            engine.propagate(unlabelled, template, [middle], plane, single, place=place)
+            engine.propagate(features[-1], template, [middle], plane, single, place=place)
             one.add(single)
             several.add(single)
             if len(at) > 1:
-                engine.propagate(unlabelled, template, [k for k in at if k != middle], plane, several, place=place)
-        summed = labelled
+                engine.propagate(features[-1], template, [k for k in at if k != middle], plane, several, place=place)
         for runs, sums in ((1, one), (insertions, several)):
-            row[f"M{labelled}R{runs}"] = dice(sums.mean > 0.5)
-    row["placed"] = dice(with_place(several.mean, prior) > 0.5)  # the most labelled cases, all insertions
+            found = np.zeros_like(truth)
+            found[part] = sums.mean > 0.5
+            row[f"M{labelled}R{runs}"] = dice(found)
     # Where the subjects lie alike, this is what place alone would give.
     row["copied"] = dice(masks[: numbers[-1]].mean(0) >= 0.5)
     row["seconds"] = round(time.perf_counter() - started, 1)
-    row["volume"] = float((several.mean > 0.5).sum() / truth.sum())
+    row["volume"] = float(found.sum() / truth.sum())
+    row["side"] = region.rows[1] - region.rows[0]
     return row
 
 
@@ -138,7 +139,6 @@ def show(rows: list[dict], insertions: int, labelled: Sequence[int]) -> None:
         "subjects",
         "n",
         *columns,
-        "placed",
         "copied",
         "volume ratio",
         title="Mean Dice (M labelled cases, R insertions)",
@@ -146,7 +146,7 @@ def show(rows: list[dict], insertions: int, labelled: Sequence[int]) -> None:
 
     def add(name: str, some: list[dict]) -> None:
         if some:
-            means = [f"{np.mean([row[c] for row in some]):.3f}" for c in (*columns, "placed", "copied")]
+            means = [f"{np.mean([row[c] for row in some]):.3f}" for c in (*columns, "copied")]
             table.add_row(name, str(len(some)), *means, f"{np.median([row['volume'] for row in some]):.2f}")
 
     add("all", rows)
@@ -156,7 +156,7 @@ def show(rows: list[dict], insertions: int, labelled: Sequence[int]) -> None:
         add(f"contrast {change}", [row for row in rows if row["change"] == change])
     for family in FAMILIES:
         add(f"{family}-like", [row for row in rows if row["family"] == family])
-    Console(width=max(Console().width, 140)).print(table)  # eleven columns, whatever reads them
+    Console(width=max(Console().width, 140)).print(table)  # ten columns, whatever reads them
     seconds, threads = np.mean([row["seconds"] for row in rows]), torch.get_num_threads()
     print(f"{seconds:.1f} s a subject (48 slices, M = {', '.join(map(str, labelled))}, {threads} threads)")
 
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--precision", default="exact")
     parser.add_argument("--distinct", action="store_true", help="every structure has a brightness of its own: easy")
     parser.add_argument("--labelled", type=int, nargs="+", default=list(LABELLED), choices=LABELLED, help="M")
-    parser.add_argument("--no-place", action="store_true", help="do not tell the network where the structure lies")
+    parser.add_argument("--no-place", action="store_true", help="do not tell where the structure lies, show all")
     parser.add_argument("--first", type=int, default=0, help="subject to begin with")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

@@ -1,0 +1,71 @@
+"""The part of the plane that frames show: where a class lies in the labelled cases, and a margin. Not in the paper.
+
+SAM2 sees every frame at one size. Of a small structure in a wide field of view it sees a few pixels, and its memory a
+fraction of a token; in a frame of the structure's own region it sees the structure as large as any other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Region", "class_region"]
+
+FILL = 0.6
+"""Share of the region's side that the class takes up, in all labelled cases laid on each other."""
+LEAST = 0.25
+"""Of the plane's side: no region is smaller."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the plane, the same share of rows and columns: (start, stop) of each, 0 to 1.
+
+    Example:
+        >>> Region((0.25, 0.75), (0.5, 1.0)).of((100, 80))
+        (slice(25, 75, None), slice(40, 80, None))
+    """
+
+    rows: tuple[float, float] = (0.0, 1.0)
+    columns: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def whole(self) -> bool:
+        """All of the plane."""
+        return self == Region()
+
+    @property
+    def shares(self) -> list[float]:
+        """Start and stop of the rows, then of the columns, rounded: for reports."""
+        return [round(share, 4) for share in (*self.rows, *self.columns)]
+
+    def of(self, plane: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of a plane of this many pixels; at least one of each."""
+        bounds = []
+        for (start, stop), size in zip((self.rows, self.columns), plane, strict=True):
+            first = min(round(start * size), size - 1)
+            bounds.append(slice(first, max(round(stop * size), first + 1)))
+        return bounds[0], bounds[1]
+
+
+def class_region(masks: Sequence[np.ndarray], *, fill: float = FILL, least: float = LEAST) -> Region:
+    """Where a class lies in labelled cases laid on each other by relative position, and a margin around it.
+
+    Args:
+        masks: bool (K, J, I), each of its own size and of one orientation; any that are empty do not count.
+        fill: Share of the region's side that the class takes up along its longer extent.
+        least: Of the plane's side: no region is smaller.
+
+    Returns:
+        A region that is within the plane and has its aspect; all of the plane where no mask shows the class.
+    """
+    extents = []
+    for axis in (1, 2):
+        shown = [(np.flatnonzero(m.any((0, 3 - axis))), m.shape[axis]) for m in masks if m.any()]
+        if not shown:
+            return Region()
+        extents.append((min(at[0] / size for at, size in shown), max((at[-1] + 1) / size for at, size in shown)))
+    side = float(np.clip(max(high - low for low, high in extents) / fill, least, 1.0))
+    starts = [float(np.clip((low + high - side) / 2, 0.0, 1.0 - side)) for low, high in extents]
+    rows, columns = ((start, min(start + side, 1.0)) for start in starts)
+    return Region(rows, columns)

@@ -1,0 +1,48 @@
+"""What frames show of the plane where the place of a class is told."""
+
+import numpy as np
+import pytest
+
+from SSLSegLib.tffs.region import FILL, LEAST, Region, class_region
+
+
+def mask(rows, columns, shape=(6, 100, 80)):
+    drawn = np.zeros(shape, bool)
+    drawn[2:4, slice(*rows), slice(*columns)] = True
+    return drawn
+
+
+def test_a_region_holds_the_class_of_all_labelled_cases_in_its_middle():
+    region = class_region([mask((40, 50), (40, 48)), mask((50, 64), (40, 44))])
+    assert np.mean(region.rows) == pytest.approx(0.52)
+    assert np.mean(region.columns) == pytest.approx(0.55)
+    assert np.ptp(region.rows) == pytest.approx(0.24 / FILL)  # rows 40 to 63 of 100
+    assert np.ptp(region.columns) == pytest.approx(np.ptp(region.rows))  # the plane's own aspect
+
+
+def test_labelled_cases_of_other_sizes_are_compared_by_relative_position():
+    small = mask((20, 25), (20, 24), (3 + 3, 50, 40))
+    assert class_region([small]) == class_region([mask((40, 50), (40, 48))])
+
+
+def test_a_region_stays_in_the_plane_and_keeps_its_size():
+    region = class_region([mask((0, 30), (70, 80))])
+    assert region.rows == (0.0, 0.5)
+    assert region.columns == (0.5, 1.0)
+
+
+def test_a_small_class_is_not_magnified_without_end():
+    region = class_region([mask((50, 52), (40, 41))])
+    assert np.ptp(region.rows) == pytest.approx(LEAST)
+
+
+@pytest.mark.parametrize(
+    "masks", [[mask((0, 100), (0, 80))], [mask((10, 90), (30, 40))], [np.zeros((4, 9, 9), bool)], []]
+)
+def test_where_the_class_is_large_or_nowhere_all_of_the_plane_is_shown(masks):
+    assert class_region(masks).whole
+
+
+def test_rows_and_columns_are_never_none():
+    assert Region((0.99, 1.0), (0.0, 0.01)).of((4, 4)) == (slice(3, 4), slice(0, 1))
+    assert Region().of((7, 5)) == (slice(0, 7), slice(0, 5))
