@@ -206,6 +206,17 @@ def test_the_place_is_the_same_however_a_labelled_scan_is_stored(cohort, model, 
         np.testing.assert_allclose(turned_region.columns, region.columns)
 
 
+def test_a_structure_that_reaches_the_edge_of_its_region_is_warned_of(cohort, model):
+    """Random weights with a threshold of next to nothing find the class everywhere in its region."""
+    everywhere = OPTIONS.model_copy(update={"threshold": 1e-6})
+    for options, warned in ((everywhere, 2), (everywhere.model_copy(update={"place": False}), 0)):
+        events = []
+        run(cohort, model, options, progress=lambda event, events=events, **fields: events.append((event, fields)))
+        cut = [fields for event, fields in events if event == "warning" and "reaches the edge" in fields["message"]]
+        assert len({fields["case"] for fields in cut}) == warned
+        assert all("--no-place" in fields["message"] for fields in cut)
+
+
 def test_the_preset_paper_leaves_place_out(cohort, model):
     label = run(cohort, model, TffsOptions(preset="paper", insertions=1))["c3"]
     assert label.provenance["options"]["place"] is None

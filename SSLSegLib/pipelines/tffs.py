@@ -145,6 +145,7 @@ def segment_case(
     """
     from SSLSegLib.pseudolabels.label import build_pseudo_label, make_provenance
     from SSLSegLib.tffs.place import use_of_place, with_place
+    from SSLSegLib.tffs.region import CUT, share_at_edge
 
     use = use_of_place(options.place, model.configuration)
     places = class_places(labelled, cohort.classes, options, model)
@@ -163,7 +164,7 @@ def segment_case(
         if use == "averaged":
             probability[number] = with_place(probability[number], where.prior(image.geometry))
     regions = {name: where.region(image.geometry).shares for name, where in places.items()} if use == "told" else None
-    return build_pseudo_label(
+    label = build_pseudo_label(
         image.case.id,
         probability,
         image.geometry,
@@ -180,3 +181,13 @@ def segment_case(
             weights_sha256=model.sha256,
         ),
     )
+    for segment in cohort.classes:
+        where = places.get(segment.name)
+        if where and share_at_edge(label.mask == segment.value, where.region(image.geometry)) > CUT:
+            tracking.progress(
+                "warning",
+                message=f"'{segment.name}' reaches the edge of the region where the labelled scans show it: it may be "
+                "cut there. Look at it, or run again without its place (--no-place).",
+                case=image.case.id,
+            )
+    return label

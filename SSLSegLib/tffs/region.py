@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Region", "class_region"]
+__all__ = ["CUT", "Region", "class_region", "share_at_edge"]
 
 FILL = 0.6
 """Share of the region's side that the class takes up, in all labelled cases laid on each other."""
 LEAST = 0.25
 """Of the plane's side: no region is smaller."""
+CUT = 0.01
+"""Share of a class's voxels at the edge of its region from which on it looks cut."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,23 @@ def class_region(masks: Sequence[np.ndarray], *, fill: float = FILL, least: floa
     starts = [float(np.clip((low + high - side) / 2, 0.0, 1.0 - side)) for low, high in extents]
     rows, columns = ((start, min(start + side, 1.0)) for start in starts)
     return Region(rows, columns)
+
+
+def share_at_edge(mask: np.ndarray, region: Region) -> float:
+    """How much of a class lies at the edge of its region, beyond which there may be more; the plane's own edge is none.
+
+    Args:
+        mask: bool (K, J, I), what was found.
+        region: What the frames showed.
+
+    Returns:
+        Share of its voxels, 0 where there are none.
+    """
+    edge = np.zeros(mask.shape[1:], bool)
+    for axis, some in enumerate(region.of(mask.shape[1:])):
+        lines = np.moveaxis(edge, axis, 0)
+        if some.start > 0:
+            lines[some.start] = True
+        if some.stop < len(lines):
+            lines[some.stop - 1] = True
+    return float(mask[:, edge].sum() / max(mask.sum(), 1))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from SSLSegLib.tffs.region import FILL, LEAST, Region, class_region
+from SSLSegLib.tffs.region import CUT, FILL, LEAST, Region, class_region, share_at_edge
 
 
 def mask(rows, columns, shape=(6, 100, 80)):
@@ -46,3 +46,13 @@ def test_where_the_class_is_large_or_nowhere_all_of_the_plane_is_shown(masks):
 def test_rows_and_columns_are_never_none():
     assert Region((0.99, 1.0), (0.0, 0.01)).of((4, 4)) == (slice(3, 4), slice(0, 1))
     assert Region().of((7, 5)) == (slice(0, 7), slice(0, 5))
+
+
+def test_what_is_cut_by_the_region_is_known_from_what_ends_with_the_plane():
+    region = Region((0.0, 0.5), (0.25, 0.75))  # rows 0 to 49 of 100, columns 20 to 59 of 80
+    assert share_at_edge(mask((10, 50), (30, 40)), region) == pytest.approx(1 / 40)
+    assert share_at_edge(mask((10, 20), (20, 60)), region) == pytest.approx(2 / 40)
+    assert share_at_edge(mask((0, 49), (21, 59)), region) == 0  # the first row is the plane's own
+    assert share_at_edge(mask((0, 0), (0, 0)), region) == 0
+    assert share_at_edge(mask((0, 100), (0, 80)), Region()) == 0
+    assert share_at_edge(mask((10, 50), (30, 40)), region) > CUT
