@@ -15,6 +15,7 @@ from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label
 from SSLSegLib.errors import CohortError
 from SSLSegLib.evaluation.scores import CaseScores, ClassScores
+from SSLSegLib.jobs.estimate import count_work, regions_shown
 from SSLSegLib.pipelines import advice, leave_one_out, pseudo_label, reliability
 from SSLSegLib.pipelines.encoding import encode_labelled
 from SSLSegLib.pipelines.place import class_places
@@ -126,10 +127,13 @@ def test_every_slice_goes_through_the_image_encoder_once_or_once_for_each_class_
     seen = []
     hook = model.model.image_encoder.register_forward_pre_hook(lambda module, images: seen.append(len(images[0])))
     try:
-        run(cohort, model, TffsOptions(insertions=3, place=None if told else False))
+        options = TffsOptions(insertions=3, place=None if told else False)
+        run(cohort, model, options)
     finally:
         hook.remove()
     assert sum(seen) == times * sum(read_volume(cohort, case).array.shape[1] for case in cohort.cases)
+    work = count_work(cohort, options, regions=regions_shown(cohort, options, model))
+    assert work.encoded == sum(seen), "the estimate knows"
 
 
 def test_a_result_does_not_depend_on_order_or_on_what_was_finished_before(cohort, model, labels):
