@@ -12,19 +12,15 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeds import named_rng
 from ..tffs.place import SPREAD
-from ..tffs.region import Region, class_region
 from .anatomy import Anatomy
 from .atlas import draw_anatomy
 from .familiar import PhantomPool, coarse, resized
 from .rendering import draw_contrast, related_contrast, render
+from .views import EVERYTHING, View, drawn_field, drawn_region, field_around, to_frames
 
-__all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", "draw_sample", "place_at", "to_frames"]
+__all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", "draw_sample", "place_at"]
 
 CHANGES = ("same", "shifted", "new")
-_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-View = tuple[slice, slice]
-EVERYTHING: View = (slice(None), slice(None))
 _SUBJECTS = 4  # of one anatomy: one is the chain's, one to three say where the target lies, one of them is labelled
 
 
@@ -122,46 +118,6 @@ def place_at(rng: np.random.Generator, masks: Sequence[torch.Tensor], slices: np
     return torch.from_numpy(blurred).clamp_(0, 1)
 
 
-def to_frames(images: torch.Tensor, image_size: int, view: View = EVERYTHING) -> torch.Tensor:
-    """Display range (0.5 to 99.5 percentile), 8 bits, bicubic resizing, ImageNet normalisation: as for real volumes.
-
-    Args:
-        images: float32 (n, rows, columns) of one subject.
-        view: The part that frames show; the display range is of the whole images.
-
-    Returns:
-        float32 (n, 3, S, S).
-    """
-    low, high = np.percentile(images.numpy()[:, ::2, ::2], [0.5, 99.5])
-    images = images[:, view[0], view[1]]
-    grey = ((images - float(low)) / max(float(high - low), 1e-6)).clamp_(0, 1).mul_(255).floor_()
-    size = (image_size, image_size)
-    grey = F.interpolate(grey[:, None], size, mode="bicubic", align_corners=False, antialias=True)
-    return (grey.clamp_(0, 255).round_() / 255 - _MEAN) / _STD
-
-
-def _field(rng: np.random.Generator, centre: np.ndarray, extent: float) -> View:
-    """A field of view: about ``extent`` of the 128-pixel plane's side around ``centre``."""
-    size = np.clip(128 * extent * np.exp(0.06 * rng.normal(size=2)), 48, 128).astype(int)
-    apart = 8 if rng.random() < 0.15 else 3  # fields of view that were chosen by other people
-    start = np.clip((centre - size / 2 + apart * rng.normal(size=2)).astype(int), 0, 128 - size)
-    return slice(start[0], start[0] + size[0]), slice(start[1], start[1] + size[1])
-
-
-def drawn_region(rng: np.random.Generator, masks: Sequence[torch.Tensor]) -> Region:
-    """The region of a class in labelled subjects as the engine shows it, wider or narrower and off by a little.
-
-    Args:
-        masks: bool (K, rows, columns) of the class, one for each subject.
-    """
-    region = class_region([mask.numpy() for mask in masks], fill=rng.uniform(0.45, 0.75))
-    bounds = []
-    for start, stop in (region.rows, region.columns):
-        moved = float(np.clip(start + 0.03 * (stop - start) * rng.normal(), 0.0, 1.0 - (stop - start)))
-        bounds.append((moved, min(moved + stop - start, 1.0)))
-    return Region(*bounds)
-
-
 def _slices(rng: np.random.Generator, present: np.ndarray, labelled: int, chain: int) -> tuple[np.ndarray, np.ndarray]:
     """Labelled slices spread over the structure (and a little beyond) and a run of slices of the other subject.
 
@@ -226,8 +182,8 @@ def draw_sample(
         region = drawn_region(rng, [_is(x, leader) for x in (labels[0], *others)])
         field, views = None, [region.of(labels.shape[-2:])] * 2
     else:
-        field = _field_around(rng, _is(labels[0, size[0].argmax()], leader))
-        views = [_field(rng, *field) for _ in range(2)]
+        field = field_around(rng, _is(labels[0, size[0].argmax()], leader))
+        views = [drawn_field(rng, *field) for _ in range(2)]
     chosen = [leader, *_more_targets(rng, options.targets - 1, usable, leader, labels[0][:, views[0][0], views[0][1]])]
 
     change = change or str(rng.choice(CHANGES, p=options.changes))
@@ -263,21 +219,13 @@ def draw_sample(
     scale = rng.uniform(0.5, 2.0)
     end = labels.shape[1] if reference[0] <= reference[-1] else -1
     distance = torch.tensor(np.abs(end - reference) * scale, dtype=torch.float32).round().clamp(min=1)
-    known += [asked(other, views[0] if field is None else _field(rng, *field)) for other in others]
+    known += [asked(other, views[0] if field is None else drawn_field(rng, *field)) for other in others]
     place = place_at(rng, known, run, options.image_size // 4)
     return torch.cat(frames), torch.cat(masks, dim=1), distance, torch.cat(everything), place
 
 
 def _is(structures: torch.Tensor, target: Sequence[int]) -> torch.Tensor:
     return torch.isin(structures, torch.tensor(target, dtype=torch.uint8))
-
-
-def _field_around(rng: np.random.Generator, inside: torch.Tensor) -> tuple[np.ndarray, float]:
-    """Centre and extent of a field of view in which a target (rows, columns) takes up 15 to 80 % of a side."""
-    rows, columns = np.nonzero(inside.numpy())
-    span = max(np.ptp(rows), np.ptp(columns)) / 128
-    extent = float(np.clip(span / rng.uniform(0.15, 0.8), 0.4, 1.0))
-    return np.array([rows.mean(), columns.mean()]) + rng.uniform(-0.5, 0.5, 2) * (extent - span) * 80, extent
 
 
 def _more_targets(

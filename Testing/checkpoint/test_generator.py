@@ -12,7 +12,8 @@ from SSLSegLib.checkpoint.atlas import draw_anatomy
 from SSLSegLib.checkpoint.fields import smooth_fields
 from SSLSegLib.checkpoint.primitives import Ellipsoid, Tube
 from SSLSegLib.checkpoint.rendering import draw_contrast, related_contrast, render
-from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_pair, place_at, to_frames
+from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_pair, place_at
+from SSLSegLib.checkpoint.views import EVERYTHING, drawn_region, to_frames
 from SSLSegLib.tffs.place import place_prior
 
 
@@ -94,13 +95,14 @@ def test_equal_seeds_give_equal_images(pairs):
     assert torch.equal(once(), once())
 
 
-def test_frames_are_those_of_real_volumes():
+@pytest.mark.parametrize("view", [EVERYTHING, (slice(20, 70), slice(10, 50))])
+def test_frames_are_those_of_real_volumes_and_of_their_regions(view):
     rng = np.random.default_rng(0)
     images = smooth_fields(rng, 1, (2, 100, 80), (1, 12, 12))[0]
     low, high = np.percentile(images.numpy()[:, ::2, ::2], [0.5, 99.5])
     display = np.clip((images.numpy() - low) / (high - low), 0, 1) * 255
-    expected = slices_to_frames(display[None], 64)
-    difference = (to_frames(images, 64) - expected).abs() * 0.229 * 255
+    expected = slices_to_frames(display[None][..., view[0], view[1]], 64)
+    difference = (to_frames(images, 64, view) - expected).abs() * 0.229 * 255
     assert difference.max() <= 2.1  # grey levels: the two resizers round differently
 
 
@@ -131,6 +133,20 @@ def test_the_place_that_is_told_resembles_the_target_but_is_not_it():
         overlaps += (2 * both / (place + truth).flatten(1).sum(1))[there].tolist()
     assert 0.3 < np.median(overlaps) < 0.8
     assert max(overlaps) < 0.97
+
+
+def test_the_region_of_a_sample_holds_the_target_of_the_labelled_subjects():
+    rng = np.random.default_rng(2)
+    masks = torch.zeros(2, 4, 128, 128, dtype=torch.bool)
+    masks[0, :, 40:60, 50:60] = masks[1, :, 50:72, 48:70] = True
+    sides = []
+    for _ in range(40):
+        region = drawn_region(rng, list(masks))
+        rows, columns = region.of((128, 128))
+        sides.append(rows.stop - rows.start)
+        assert abs(sides[-1] - (columns.stop - columns.start)) <= 1
+        assert masks[:, :, rows, columns].sum() == masks.sum()
+    assert 32 / 0.76 < min(sides) < max(sides) < 32 / 0.44
 
 
 def test_place_is_known_slice_by_slice():
