@@ -29,14 +29,15 @@ class ClassPlace:
     """
 
     def __init__(self, labelled: "Sequence[LabelledCase]", segment: SegmentClass, *, zoomed: bool) -> None:
-        self._known = [(each.label == segment.value, each.geometry) for each in labelled if each.shows(segment)]
+        self._labelled = [each for each in labelled if each.shows(segment)]
+        self._value = segment.value
         self._zoomed = zoomed
         self._regions: dict[str, Region] = {}
 
     @property
     def shown(self) -> bool:
         """Whether any labelled case shows the class."""
-        return bool(self._known)
+        return bool(self._labelled)
 
     def region(self, geometry: "Geometry") -> Region:
         """What frames of a case with that geometry show of the plane."""
@@ -57,7 +58,9 @@ class ClassPlace:
         return place_prior(masks, (slices, rows.stop - rows.start, columns.stop - columns.start))
 
     def _masks(self, orientation: str) -> list[np.ndarray]:
-        return [own.reoriented(mask.astype(np.uint8), orientation).astype(bool) for mask, own in self._known]
+        # Made when asked for: those of all classes at once would fill the memory.
+        masks = ((each.label == self._value, each.geometry) for each in self._labelled)
+        return [geometry.reoriented(mask.astype(np.uint8), orientation).astype(bool) for mask, geometry in masks]
 
 
 def class_places(
