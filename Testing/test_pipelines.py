@@ -275,6 +275,14 @@ def test_leave_one_out_scores_what_pseudo_labelling_that_case_from_the_others_gi
     assert 0.01 < scores[1].classes[0].dice < 0.99
 
 
+def test_leave_one_out_leaves_no_more_features_on_disk_than_the_classes_need_at_once(cohort, model, tmp_path):
+    three = changed(cohort, c2="labelled", c3=None)
+    scores = leave_one_out(three, model, OPTIONS, seed=SEED, scratch=tmp_path)
+    assert scores == leave_one_out(three, model, OPTIONS, seed=SEED)
+    for case in ("c0", "c1", "c2"):
+        assert 1 <= len(list((tmp_path / case).rglob("level0.bin"))) <= 2
+
+
 def test_leave_one_out_of_a_single_labelled_case_is_refused_with_the_reason(cohort, model):
     with pytest.raises(CohortError, match="at least two labelled cases"):
         leave_one_out(changed(cohort, c1=None), model, OPTIONS, seed=SEED)

@@ -1,7 +1,8 @@
 """Cases with their image features: every slice goes through the image encoder once for each region that frames show."""
 
+import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from SSLSegLib.tffs.region import Region
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.geometry import Geometry
-    from SSLSegLib.cases.volume import LabelMap
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.features import VolumeFeatures
     from SSLSegLib.tffs.template import LabelledTemplate
@@ -25,6 +25,7 @@ __all__ = ["STAGE", "EncodedCase", "LabelledCase", "encode_labelled", "read_labe
 STAGE = "Encoding labelled cases"
 
 
+@dataclass(eq=False)
 class EncodedCase:
     """A case and the image features of its slices, for the regions asked for; read and encoded when needed.
 
@@ -41,22 +42,15 @@ class EncodedCase:
         CaseError: The images cannot be read (when features are asked for).
     """
 
-    def __init__(
-        self,
-        engine: "TffsEngine",
-        cohort: Cohort,
-        case: Case,
-        image_size: int,
-        geometry: "Geometry",
-        folder: Path | None = None,
-        *,
-        most: int = 1,
-    ) -> None:
-        self.case, self.geometry = case, geometry
-        self._engine, self._cohort, self._image_size = engine, cohort, image_size
-        self._folder, self._most = folder, most
-        self._display: np.ndarray | None = None
-        self._features: dict[Region, VolumeFeatures] = {}
+    engine: "TffsEngine"
+    cohort: Cohort
+    case: Case
+    image_size: int
+    geometry: "Geometry"
+    folder: Path | None = None
+    most: int = field(default=1, kw_only=True)
+    _display: np.ndarray | None = field(default=None, init=False, repr=False)
+    _features: dict[Region, "VolumeFeatures"] = field(default_factory=dict, init=False, repr=False)
 
     def missing(self, regions: Iterable[Region]) -> list[Region]:
         """Those of the regions whose features are not at hand, each once."""
@@ -72,12 +66,12 @@ class EncodedCase:
     def features(self, region: Region, progress: Progress = silent) -> "VolumeFeatures":
         """Image features of the slices, of frames that show the region."""
         if region not in self._features:
-            while len(self._features) >= self._most:
+            while len(self._features) >= self.most:
                 self._forget(next(iter(self._features)))
             display = self._read()
             rows, columns = region.of(display.shape[2:])
-            frames = _Frames(display[:, :, rows, columns], self._image_size)
-            self._features[region] = self._engine.encode(frames, progress, folder=self._folder_of(region))
+            frames = _Frames(display[:, :, rows, columns], self.image_size)
+            self._features[region] = self.engine.encode(frames, progress, folder=self._folder_of(region))
         self._features[region] = self._features.pop(region)  # asked for last
         return self._features[region]
 
@@ -87,44 +81,38 @@ class EncodedCase:
 
     def _forget(self, region: Region) -> None:
         del self._features[region]
+        folder = self._folder_of(region)
+        if folder is not None and not region.whole:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self) -> np.ndarray:
         from SSLSegLib.cases.intensities import to_display_range
         from SSLSegLib.cases.reading import read_volume
 
         if self._display is None:
-            volume = read_volume(self._cohort, self.case)
-            self._display = to_display_range(volume, self._cohort.modality, self._cohort.window)
+            volume = read_volume(self.cohort, self.case)
+            self._display = to_display_range(volume, self.cohort.modality, self.cohort.window)
         return self._display
 
     def _folder_of(self, region: Region) -> Path | None:
-        if self._folder is None or region.whole:
-            return self._folder
-        return self._folder / "-".join(f"{share:.4f}" for share in (*region.rows, *region.columns))
+        if self.folder is None or region.whole:
+            return self.folder
+        return self.folder / "-".join(str(share) for share in (*region.rows, *region.columns))
 
 
+@dataclass(eq=False)
 class LabelledCase(EncodedCase):
     """A labelled case ready to be inserted; its templates are made once per class, region and in-plane size.
 
     Args:
-        engine, cohort, case, image_size, folder, most: See :class:`EncodedCase`.
-        label: uint8 (K, J, I), and the geometry of image and label.
+        label: uint8 (K, J, I).
+        The others: see :class:`EncodedCase`; ``geometry`` is of image and label.
     """
 
-    def __init__(
-        self,
-        engine: "TffsEngine",
-        cohort: Cohort,
-        case: Case,
-        image_size: int,
-        label: "LabelMap",
-        folder: Path | None = None,
-        *,
-        most: int = 1,
-    ) -> None:
-        super().__init__(engine, cohort, case, image_size, label.geometry, folder, most=most)
-        self.label = label.array
-        self._templates: dict[tuple[Region, str, tuple[int, int]], LabelledTemplate | None] = {}
+    label: np.ndarray = field(kw_only=True, repr=False)
+    _templates: dict[tuple[Region, str, tuple[int, int]], "LabelledTemplate | None"] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def shows(self, segment: SegmentClass) -> bool:
         """Whether any voxel has the class."""
@@ -168,19 +156,15 @@ def read_labelled(
     """
     from SSLSegLib.cases.reading import read_label
 
-    most = max(len(cohort.classes), 1)
-    return [
-        LabelledCase(
-            engine,
-            cohort,
-            case,
-            model.image_size,
-            read_label(cohort, case),
-            None if scratch is None else scratch / case.id,
-            most=most,
+    def read(case: Case) -> LabelledCase:
+        label = read_label(cohort, case)
+        folder = None if scratch is None else scratch / case.id
+        most = max(len(cohort.classes), 1)
+        return LabelledCase(
+            engine, cohort, case, model.image_size, label.geometry, folder, most=most, label=label.array
         )
-        for case in cases
-    ]
+
+    return [read(case) for case in cases]
 
 
 def encode_labelled(
