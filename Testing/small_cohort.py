@@ -31,8 +31,13 @@ def tiny_training(schedule: Schedule = ONE_ITERATION, **changes) -> SelfTraining
     )
 
 
-def write_small_cohort(folder: Path, *, labelled=2, unlabelled=2, classes=2, slices=5, size=(40, 36)) -> Path:
-    """A ``cohort.json`` over volumes of noise with one bright box per class; returns its path."""
+def write_small_cohort(
+    folder: Path, *, labelled=2, unlabelled=2, classes=2, slices=5, size=(40, 36), thickness=4.0
+) -> Path:
+    """A ``cohort.json`` over volumes of noise with one bright box per class; returns its path.
+
+    Slices are four times as thick as pixels are large, unless said otherwise: no other plane is looked at.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     cases = []
@@ -50,8 +55,8 @@ def write_small_cohort(folder: Path, *, labelled=2, unlabelled=2, classes=2, sli
             {
                 "id": case,
                 "role": "labelled" if number < labelled else "unlabelled",
-                "images": [_write(folder / "images" / f"{case}.nii.gz", image)],
-                known: _write(folder / "labels" / f"{case}.nii.gz", label),
+                "images": [_write(folder / "images" / f"{case}.nii.gz", image, thickness)],
+                known: _write(folder / "labels" / f"{case}.nii.gz", label, thickness),
             }
         )
     content = {
@@ -68,10 +73,10 @@ def write_small_cohort(folder: Path, *, labelled=2, unlabelled=2, classes=2, sli
     return folder / "cohort.json"
 
 
-def _write(path: Path, array: np.ndarray) -> str:
+def _write(path: Path, array: np.ndarray, thickness: float) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing((1.0, 1.2, 3.0))
+    image.SetSpacing((1.0, 1.2, thickness))
     SimpleITK.WriteImage(image, str(path))
     return f"{path.parent.name}/{path.name}"
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from scipy.interpolate import interp1d
 
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.cases.frames import slices_to_frames
@@ -15,7 +16,7 @@ from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label
 from SSLSegLib.errors import CohortError
 from SSLSegLib.evaluation.scores import CaseScores, ClassScores
-from SSLSegLib.jobs.estimate import count_work, regions_shown
+from SSLSegLib.jobs.estimate import count_work, zoomed
 from SSLSegLib.pipelines import advice, leave_one_out, pseudo_label, reliability
 from SSLSegLib.pipelines.encoding import encode_labelled
 from SSLSegLib.pipelines.place import class_places
@@ -74,8 +75,8 @@ def centred_square(shown):
     """Rows and columns of a square part of a plane (in shares of it) of which what is shown takes up 60 % of a side."""
     spans = [np.flatnonzero(shown.any(axis)) for axis in (1, 0)]
     bounds = [(at[0] / size, (at[-1] + 1) / size) for at, size in zip(spans, shown.shape, strict=True)]
-    side = max(high - low for low, high in bounds) / 0.6
-    assert 0.25 < side < 1
+    side = min(max(high - low for low, high in bounds) / 0.6, 1)
+    assert side > 0.25
     starts = [min(max((low + high) / 2 - side / 2, 0), 1 - side) for low, high in bounds]
     both = zip(starts, shown.shape, strict=True)
     return tuple(slice(round(start * size), round((start + side) * size)) for start, size in both)
@@ -117,7 +118,69 @@ def test_the_mean_over_insertions_is_that_of_the_stock_predictor_doing_every_run
     assert set(np.unique(found[case.id].mask)) <= {0, 1, 2}
     options = found[case.id].provenance["options"]
     assert options["place"] == ("told" if told else None)
-    assert (options["regions"] is not None) is told
+    assert (options["views"] is not None) is told
+
+
+@pytest.fixture(scope="module")
+def thin(tmp_path_factory):
+    """A cohort of thin slices, which are looked at from three sides; one class."""
+    folder = tmp_path_factory.mktemp("thin")
+    return Cohort.load(small_cohort.write_small_cohort(folder, slices=10, size=(48, 36), classes=1, thickness=1.5))
+
+
+def slices_across(shown):
+    """Of the slices along another axis those of the class and a margin, no more than 32, evenly spread."""
+    at = np.flatnonzero(shown)
+    middle, half = (at[0] + at[-1] + 1) / 2, (at[-1] + 1 - at[0]) / 2 / 0.65
+    start, stop = round(max(middle - half, 0)), round(min(middle + half, len(shown)))
+    return np.arange(start, stop, 1 + (stop - start - 1) // 32)
+
+
+def test_of_thin_slices_the_insertions_take_three_planes_in_turn_each_as_the_stock_predictor_does(thin, model):
+    label = run(thin, model, TffsOptions(insertions=4, largest_component=False))["c2"]
+    predictor = build_sam2(model.configuration, predictor=True)
+    predictor.load_state_dict(model.model.state_dict())
+    name, labelled = thin.classes[0].name, thin.labelled
+    known = {case.id: read_label(thin, case).array == 1 for case in labelled}
+    images = {case.id: to_display_range(read_volume(thin, case), "MR", None)[0] for case in thin.cases}
+    total, count = np.zeros((2, *label.geometry.shape))
+    steps = []
+    for turn, order in enumerate([(0, 1, 2), (1, 0, 2), (2, 0, 1)]):
+        shown = np.any(list(known.values()), axis=0).transpose(order)
+        rows, columns = centred_square(shown.any(axis=0))
+        slices = np.arange(10) if turn == 0 else slices_across(shown.any(axis=(1, 2)))
+        steps.append(slices[1] - slices[0])
+
+        def cut(volume, order=order, slices=slices, rows=rows, columns=columns):
+            return np.ascontiguousarray(volume.transpose(order)[slices][:, rows, columns])
+
+        frames = {name: slices_to_frames(cut(image)[None], model.image_size) for name, image in images.items()}
+        masks = {name: cut(mask) for name, mask in known.items()}
+        _, *plane = masks["c0"].shape
+        prior = torch.from_numpy(place_prior(list(masks.values()), masks["c0"].shape))
+        found = []
+        for case in labelled:
+            for position in insertion_positions(SEED, "c2", case.id, name, len(slices), 4)[turn::3]:
+                video = torch.cat([prior[:position], torch.zeros(len(slices), *plane), prior[position:]])
+                rough = place_prompts(video, model.image_size // 4)
+                mask = torch.from_numpy(masks[case.id])
+                one = stock_run(predictor, frames["c2"], frames[case.id], mask, position, tuple(plane), rough)
+                found.append(one.numpy())
+        assert len(found) == (4 if turn == 0 else 2)
+        every = np.arange(slices[0], slices[-1] + 1)
+        between = interp1d(slices, np.sum(found, axis=0), axis=0)(every)
+        for into, values in ((total, between), (count, len(found))):
+            into.transpose(order)[every[0] : every[-1] + 1, rows, columns] += values
+    assert max(steps) > 1, "slices must be left out for this test to mean anything"
+    assert set(np.unique(count)) > {2, 8}, "planes must overlap in part"
+    np.testing.assert_allclose(label.probability[0], total / np.maximum(count, 1), atol=1e-4)
+    assert [view["plane"] for view in label.provenance["options"]["views"][name]] == [0, 1, 2]
+
+
+def test_one_insertion_sees_the_stored_slices_only_and_thick_slices_are_never_looked_at_across(thin, model, cohort):
+    for some, insertions, planes in ((thin, 1, 1), (thin, 2, 2), (cohort, 3, 1)):
+        label = run(some, model, TffsOptions(insertions=insertions))["c2"]
+        assert [len(views) for views in label.provenance["options"]["views"].values()] == [planes] * len(some.classes)
 
 
 @pytest.mark.parametrize(("told", "times"), [(False, 1), (True, 2)])
@@ -132,8 +195,27 @@ def test_every_slice_goes_through_the_image_encoder_once_or_once_for_each_class_
     finally:
         hook.remove()
     assert sum(seen) == times * sum(read_volume(cohort, case).array.shape[1] for case in cohort.cases)
-    work = count_work(cohort, options, regions=regions_shown(cohort, options, model))
+    work = count_work(cohort, options, zoomed=zoomed(options, model))
     assert work.encoded == sum(seen), "the estimate knows"
+
+
+def test_the_estimate_of_three_planes_is_an_upper_bound_and_progress_is_exact(thin, model):
+    events = []
+    options = TffsOptions(insertions=4)
+    engine = pseudo_label(
+        thin,
+        model,
+        options,
+        seed=SEED,
+        sink=lambda label: None,
+        progress=lambda event, **fields: events.append((event, fields)),
+    )
+    work = count_work(thin, options, zoomed=zoomed(options, model))
+    tracking = [fields for event, fields in events if event == "progress" and fields["stage"] == "Segmenting"]
+    assert tracking[-1]["done"] == tracking[-1]["total"]
+    assert 0.7 * work.tracked < tracking[-1]["total"] <= work.tracked
+    assert 0.7 * work.encoded < engine.counts.encoded <= work.encoded
+    assert engine.counts.prompted <= work.prompted
 
 
 def test_a_result_does_not_depend_on_order_or_on_what_was_finished_before(cohort, model, labels):
@@ -204,8 +286,8 @@ def test_the_place_is_the_same_however_a_labelled_scan_is_stored(cohort, model, 
         first, second = one[segment.name], same[segment.name]
         np.testing.assert_array_equal(first.prior(geometry), second.prior(geometry))
         assert first.prior(geometry).max() > 0.1
-        region, turned_region = first.region(geometry), second.region(flipped)
-        assert region == second.region(geometry)
+        region, turned_region = first.view(geometry).region, second.view(flipped).region
+        assert region == second.view(geometry).region
         np.testing.assert_allclose(turned_region.rows, np.subtract(1, region.rows)[::-1])  # stored turned round
         np.testing.assert_allclose(turned_region.columns, region.columns)
 

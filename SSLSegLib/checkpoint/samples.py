@@ -16,7 +16,7 @@ from .anatomy import Anatomy
 from .atlas import draw_anatomy
 from .familiar import PhantomPool, coarse, resized
 from .rendering import draw_contrast, related_contrast, render
-from .views import EVERYTHING, View, drawn_field, drawn_region, field_around, to_frames
+from .views import EVERYTHING, View, across, as_coarse, drawn_field, drawn_region, field_around, to_frames
 
 __all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", "draw_sample", "place_at"]
 
@@ -37,6 +37,7 @@ class SampleOptions:
             on. Matching by brightness is learnt first and quickly; what takes its place when it fails builds on it.
         phantoms: Share of samples from the abdomens of the phantom cohorts.
         zoomed: Share of the samples whose frames show the target's region, as the engine's do (``tffs.region``).
+        resliced: Share of the generated samples whose slices lie across the volume, as the engine's other planes do.
         changes: How often the second subject's contrast is the same, shifted, or a new one (``CHANGES``).
         pool: Pairs kept for reuse with new intensities, targets, views.
         renewal: Probability that a sample starts with a new pair.
@@ -50,6 +51,7 @@ class SampleOptions:
     easing: int = 1
     phantoms: float = 0.0
     zoomed: float = 0.7
+    resliced: float = 0.5
     changes: tuple[float, float, float] = (0.75, 0.2, 0.05)
     pool: int = 150
     renewal: float = 0.06
@@ -160,7 +162,11 @@ def draw_sample(
     """
     anatomy = pair.anatomy
     order = torch.from_numpy(rng.permutation(len(pair.labels)))
-    labels, others = pair.labels[order[:2]], pair.labels[order[2 : 2 + rng.integers(len(order) - 1)]]
+    everyone = pair.labels[order[: 2 + rng.integers(len(order) - 1)]]
+    resliced = rng.random() < options.resliced
+    if resliced:
+        everyone = across(everyone, int(rng.integers(1, 3)))
+    labels, others = everyone[:2], everyone[2:]
     count = len(anatomy.tissues)
     # Area of each structure in each slice, (2, K, structures).
     flat = labels.flatten(2).int() + torch.arange(2 * labels.shape[1]).view(2, -1, 1) * count
@@ -203,6 +209,8 @@ def draw_sample(
     known = [asked(labels[0], views[0])]
     for subject, (slices, view) in enumerate(zip((reference, run), views, strict=True)):
         images = render(labels[subject], slices, contrasts[subject], rng)
+        if resliced:
+            images = as_coarse(images, pair.labels.shape[1])
         structures = labels[subject][torch.from_numpy(slices)]
         drawn, structures = asked(structures, view), structures[:, view[0], view[1]]
         if field is not None:  # nothing else was scanned

@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from ..cases.frames import IMAGENET_MEAN, IMAGENET_STD
 from ..tffs.region import Region, class_region
 
-__all__ = ["EVERYTHING", "View", "drawn_field", "drawn_region", "field_around", "to_frames"]
+__all__ = [
+    "EVERYTHING",
+    "View",
+    "across",
+    "as_coarse",
+    "drawn_field",
+    "drawn_region",
+    "field_around",
+    "to_frames",
+]
 
 View = tuple[slice, slice]
 EVERYTHING: View = (slice(None), slice(None))
@@ -33,6 +42,28 @@ def to_frames(images: torch.Tensor, image_size: int, view: View = EVERYTHING) ->
     size = (image_size, image_size)
     grey = F.interpolate(grey[:, None], size, mode="bicubic", align_corners=False, antialias=True)
     return (grey.clamp_(0, 255).round_() / 255 - _MEAN) / _STD
+
+
+def across(labels: torch.Tensor, axis: int) -> torch.Tensor:
+    """Volumes seen along another axis: as many slices as before, each with the slices of before as its rows.
+
+    Args:
+        labels: (n, K, side, side).
+        axis: 1 or 2, of the volume: that of the rows or of the columns.
+
+    Returns:
+        Of the same shape; rows that lie between the slices of before repeat them.
+    """
+    depth, side = labels.shape[1:3]
+    seen = torch.linspace(0, side - 1, depth).round().long()
+    rows = torch.arange(side) * depth // side
+    return labels.movedim(1 + axis, 1)[:, seen][:, :, rows]
+
+
+def as_coarse(images: torch.Tensor, rows: int) -> torch.Tensor:
+    """Images (n, side, side) as if they had been scanned with only this many rows, and grown again."""
+    scanned = F.interpolate(images[:, None], (rows, images.shape[2]), mode="area")
+    return F.interpolate(scanned, images.shape[1:], mode="bilinear", align_corners=False)[:, 0]
 
 
 def drawn_region(rng: np.random.Generator, masks: Sequence[torch.Tensor]) -> Region:

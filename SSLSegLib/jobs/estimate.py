@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from SSLSegLib.cases.cohort import Cohort
 
 if TYPE_CHECKING:
+    from SSLSegLib.cases.geometry import Geometry
     from SSLSegLib.tffs.attention import KeyValues
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.options import TffsOptions
@@ -26,7 +27,7 @@ __all__ = [
     "estimate",
     "estimate_run",
     "measure_costs",
-    "regions_shown",
+    "zoomed",
 ]
 
 _PROGRAM = 1.2e9  # bytes: Python with torch, SimpleITK and the weights
@@ -39,11 +40,11 @@ class Work:
     """How much there is to compute and to keep.
 
     Args:
-        encoded: Slices through the image encoder, once for each region that frames show.
+        encoded: Slices through the image encoder, once for each view; at most.
         prompted: Labelled slices through the prompt path, over all classes; at most, known from headers alone.
-        tracked: Frames tracked (insertions x slices, over pairs and classes).
+        tracked: Frames tracked (insertions x slices, over pairs and classes); at most.
         attended: The sum over tracked frames of the labelled slices that each attends to.
-        labelled_slices, largest_case: Slices of all labelled cases over all regions, and of the largest unlabelled one.
+        labelled_slices, largest_case: Slices of all labelled cases over all views, and of the largest unlabelled one.
         longest_template: Slices of the longest labelled case.
         voxels, largest_voxels: Of all unlabelled cases still to do, and of the largest.
         classes, channels: How many.
@@ -127,47 +128,64 @@ def estimate_run(
         torch.set_num_threads(threads)
     model = load_sam2(weights, device)
     engine = TffsEngine(model.model, options, model.device)
-    work = count_work(cohort, options, regions=regions_shown(cohort, options, model))
+    work = count_work(cohort, options, zoomed=zoomed(options, model))
     return estimate(work, measure_costs(engine, model.image_size))
 
 
-def regions_shown(cohort: Cohort, options: "TffsOptions", model: "LoadedSam2") -> int:
-    """How often each slice is encoded, at most: once, or for the region of each class where its place is told."""
+def zoomed(options: "TffsOptions", model: "LoadedSam2") -> bool:
+    """Whether frames show the region of each class, in three planes, so that slices are encoded for each."""
     from SSLSegLib.tffs.place import use_of_place
 
-    return len(cohort.classes) if use_of_place(options.place, model.configuration) == "told" else 1
+    return use_of_place(options.place, model.configuration) == "told"
 
 
-def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] = (), regions: int = 1) -> Work:
+def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] = (), zoomed: bool = False) -> Work:
     """Count the work of a cohort from the headers of its images.
 
     Args:
         cohort: The cohort.
         options: R and the limit on prompted slices.
         skip: Ids of cases that are finished.
-        regions: How often each slice is encoded (:func:`regions_shown`).
+        zoomed: Frames show regions of classes (:func:`zoomed`).
 
     Raises:
         CaseError: An image is missing or damaged.
     """
     from SSLSegLib.cases.reading import read_geometry
+    from SSLSegLib.tffs.view import PLANES, planes_worth, slices_at_most
 
-    labelled = [read_geometry(cohort, case).shape[0] for case in cohort.labelled]
-    shapes = [read_geometry(cohort, case).shape for case in cohort.unlabelled if case.id not in skip]
-    slices = [shape[0] for shape in shapes]
+    labelled = [read_geometry(cohort, case) for case in cohort.labelled]
+    unlabelled = [read_geometry(cohort, case) for case in cohort.unlabelled if case.id not in skip]
     classes = len(cohort.classes)
-    limit = options.max_conditioning_slices or max(labelled, default=0)
-    prompted = [min(each, limit) for each in labelled]
-    tracked = sum(n * min(options.insertions, n) for n in slices) * classes
-    voxels = [math.prod(shape) for shape in shapes]
+    views = classes if zoomed else 1  # of a slice in each plane
+
+    def planes(case: "Geometry | None" = None) -> tuple[int, ...]:
+        spacings = [each.spacing for each in (*labelled, *([case] if case else []))]
+        return planes_worth(spacings)[: options.insertions] if zoomed else PLANES[:1]
+
+    def seen(case: "Geometry", some: tuple[int, ...]) -> int:
+        return sum(slices_at_most(case.shape, plane) for plane in some)
+
+    def tracked(case: "Geometry") -> int:
+        some = planes(case)
+        slices = [slices_at_most(case.shape, plane) for plane in some]
+        return sum(n * len(range(min(options.insertions, n))[turn :: len(some)]) for turn, n in enumerate(slices))
+
+    limit = options.max_conditioning_slices or math.inf
+    prompted = [[min(slices_at_most(case.shape, plane), limit) for plane in planes()] for case in labelled]
+    frames = sum(tracked(case) for case in unlabelled) * classes
+    labelled_slices = sum(seen(case, planes()) for case in labelled) * views
+    voxels = [math.prod(case.shape) for case in unlabelled]
     return Work(
-        encoded=((sum(labelled) if slices else 0) + sum(slices)) * regions,
-        prompted=sum(prompted) * classes * len({shape[1:] for shape in shapes}),
-        tracked=tracked * len(labelled),
-        attended=tracked * sum(prompted),
-        labelled_slices=sum(labelled) * regions,
-        largest_case=max(slices, default=0),
-        longest_template=max(prompted, default=0),
+        encoded=(labelled_slices if unlabelled else 0) + sum(seen(case, planes(case)) for case in unlabelled) * views,
+        prompted=int(sum(map(sum, prompted))) * classes * len({case.in_plane for case in unlabelled}),
+        tracked=frames * len(labelled),
+        attended=int(frames * sum(max(some) for some in prompted)),
+        labelled_slices=labelled_slices,
+        largest_case=max(
+            (slices_at_most(case.shape, plane) for case in unlabelled for plane in planes(case)), default=0
+        ),
+        longest_template=int(max((max(some) for some in prompted), default=0)),
         voxels=sum(voxels),
         largest_voxels=max(voxels, default=0),
         classes=classes,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs, regions_shown
+from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs, zoomed
 from SSLSegLib.jobs.manifest import Manifest
 from SSLSegLib.jobs.retry import Attempt, retry_smaller
 from SSLSegLib.jobs.room import require_room
@@ -73,8 +73,8 @@ class Segmenter:
         Returns:
             None where the run is too short to be worth measuring.
         """
-        regions = regions_shown(self.cohort, self.parameters.options, self.model)
-        work = count_work(self.cohort, self.parameters.options, skip=skip, regions=regions)
+        options = self.parameters.options
+        work = count_work(self.cohort, options, skip=skip, zoomed=zoomed(options, self.model))
         if work.tracked < WORTH_MEASURING:
             return None
         progress("stage", stage="Estimating time and memory", total=None)

@@ -1,4 +1,4 @@
-"""Cases with their image features: every slice goes through the image encoder once for each region that frames show."""
+"""Cases with their image features: every slice goes through the image encoder once for each view that shows it."""
 
 import shutil
 from collections.abc import Iterable, Sequence
@@ -11,23 +11,25 @@ import numpy as np
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.cohort import Case, Cohort
 from SSLSegLib.progress import Progress, silent
-from SSLSegLib.tffs.region import Region
+from SSLSegLib.tffs.view import View, planes_worth
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.geometry import Geometry
+    from SSLSegLib.pipelines.place import ClassPlace
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.features import VolumeFeatures
+    from SSLSegLib.tffs.options import TffsOptions
     from SSLSegLib.tffs.template import LabelledTemplate
     from SSLSegLib.weights.loading import LoadedSam2
 
-__all__ = ["STAGE", "EncodedCase", "LabelledCase", "encode_labelled", "read_labelled"]
+__all__ = ["STAGE", "EncodedCase", "LabelledCase", "encode_labelled", "labelled_views", "read_labelled"]
 
 STAGE = "Encoding labelled cases"
 
 
 @dataclass(eq=False)
 class EncodedCase:
-    """A case and the image features of its slices, for the regions asked for; read and encoded when needed.
+    """A case and the image features of its slices, for the views asked for; read and encoded when needed.
 
     Args:
         engine: Which encodes.
@@ -36,7 +38,7 @@ class EncodedCase:
         image_size: Side of the frames.
         geometry: Of its images.
         folder: For the features; in memory without it.
-        most: Features of this many regions are kept, those asked for last.
+        most: Features of this many views are kept, those asked for last.
 
     Raises:
         CaseError: The images cannot be read (when features are asked for).
@@ -50,39 +52,37 @@ class EncodedCase:
     folder: Path | None = None
     most: int = field(default=1, kw_only=True)
     _display: np.ndarray | None = field(default=None, init=False, repr=False)
-    _features: dict[Region, "VolumeFeatures"] = field(default_factory=dict, init=False, repr=False)
+    _features: dict[View, "VolumeFeatures"] = field(default_factory=dict, init=False, repr=False)
 
-    def missing(self, regions: Iterable[Region]) -> list[Region]:
-        """Those of the regions whose features are not at hand, each once."""
-        return [region for region in dict.fromkeys(regions) if region not in self._features]
+    def missing(self, views: Iterable[View]) -> list[View]:
+        """Those of the views whose features are not at hand, each once."""
+        return [view for view in dict.fromkeys(views) if view not in self._features]
 
-    def encode(self, regions: Iterable[Region], progress: Progress = silent) -> None:
-        """Have the features of these regions at hand, and put the images away."""
-        regions = dict.fromkeys(regions)
-        for region in sorted(regions, key=self._features.__contains__, reverse=True):  # what is at hand stays so
-            self.features(region, progress)
+    def encode(self, views: Iterable[View], progress: Progress = silent) -> None:
+        """Have the features of these views at hand, and put the images away."""
+        views = dict.fromkeys(views)
+        for view in sorted(views, key=self._features.__contains__, reverse=True):  # what is at hand stays so
+            self.features(view, progress)
         self.put_away()
 
-    def features(self, region: Region, progress: Progress = silent) -> "VolumeFeatures":
-        """Image features of the slices, of frames that show the region."""
-        if region not in self._features:
+    def features(self, view: View, progress: Progress = silent) -> "VolumeFeatures":
+        """Image features of the slices that the view shows."""
+        if view not in self._features:
             while len(self._features) >= self.most:
                 self._forget(next(iter(self._features)))
-            display = self._read()
-            rows, columns = region.of(display.shape[2:])
-            frames = _Frames(display[:, :, rows, columns], self.image_size)
-            self._features[region] = self.engine.encode(frames, progress, folder=self._folder_of(region))
-        self._features[region] = self._features.pop(region)  # asked for last
-        return self._features[region]
+            frames = _Frames(view.seen(self._read()), self.image_size)
+            self._features[view] = self.engine.encode(frames, progress, folder=self._folder_of(view))
+        self._features[view] = self._features.pop(view)  # asked for last
+        return self._features[view]
 
     def put_away(self) -> None:
         """Drop the images, which are read again if more features are asked for."""
         self._display = None
 
-    def _forget(self, region: Region) -> None:
-        del self._features[region]
-        folder = self._folder_of(region)
-        if folder is not None and not region.whole:
+    def _forget(self, view: View) -> None:
+        del self._features[view]
+        folder = self._folder_of(view)
+        if folder is not None and not view.whole:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self) -> np.ndarray:
@@ -94,15 +94,16 @@ class EncodedCase:
             self._display = to_display_range(volume, self.cohort.modality, self.cohort.window)
         return self._display
 
-    def _folder_of(self, region: Region) -> Path | None:
-        if self.folder is None or region.whole:
+    def _folder_of(self, view: View) -> Path | None:
+        if self.folder is None or view.whole:
             return self.folder
-        return self.folder / "-".join(str(share) for share in (*region.rows, *region.columns))
+        named = (view.plane, *view.along, *view.region.rows, *view.region.columns)
+        return self.folder / "-".join(str(number) for number in named)
 
 
 @dataclass(eq=False)
 class LabelledCase(EncodedCase):
-    """A labelled case ready to be inserted; its templates are made once per class, region and in-plane size.
+    """A labelled case ready to be inserted; its templates are made once per class, view and in-plane size.
 
     Args:
         label: uint8 (K, J, I).
@@ -110,7 +111,7 @@ class LabelledCase(EncodedCase):
     """
 
     label: np.ndarray = field(kw_only=True, repr=False)
-    _templates: dict[tuple[Region, str, tuple[int, int]], "LabelledTemplate | None"] = field(
+    _templates: dict[tuple[View, str, tuple[int, int]], "LabelledTemplate | None"] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -119,27 +120,26 @@ class LabelledCase(EncodedCase):
         return bool((self.label == segment.value).any())
 
     def template(
-        self, engine: "TffsEngine", segment: SegmentClass, region: Region, in_plane: tuple[int, int]
+        self, engine: "TffsEngine", segment: SegmentClass, view: View, in_plane: tuple[int, int]
     ) -> "LabelledTemplate | None":
         """The template of a class for unlabelled volumes of that in-plane size; None where the class is absent.
 
         Args:
             engine: Which prompts.
             segment: The class.
-            region: What the frames show.
-            in_plane: Rows and columns of the unlabelled volume's own region.
+            view: What the frames show.
+            in_plane: Rows and columns of what frames show of the unlabelled volume.
         """
-        key = region, segment.name, in_plane
+        key = view, segment.name, in_plane
         if key not in self._templates:
-            rows, columns = region.of(self.label.shape[1:])
-            mask = self.label[:, rows, columns] == segment.value
-            features = self.features(region) if mask.any() else None
+            mask = view.seen(self.label) == segment.value
+            features = self.features(view) if mask.any() else None
             self._templates[key] = None if features is None else engine.template(features, mask, in_plane)
         return self._templates[key]
 
-    def _forget(self, region: Region) -> None:
-        super()._forget(region)
-        self._templates = {key: template for key, template in self._templates.items() if key[0] != region}
+    def _forget(self, view: View) -> None:
+        super()._forget(view)
+        self._templates = {key: template for key, template in self._templates.items() if key[0] != view}
 
 
 def read_labelled(
@@ -159,7 +159,7 @@ def read_labelled(
     def read(case: Case) -> LabelledCase:
         label = read_label(cohort, case)
         folder = None if scratch is None else scratch / case.id
-        most = max(len(cohort.classes), 1)
+        most = max(len(cohort.classes), 1) * len(planes_worth([label.geometry.spacing]))
         return LabelledCase(
             engine, cohort, case, model.image_size, label.geometry, folder, most=most, label=label.array
         )
@@ -177,26 +177,36 @@ def encode_labelled(
 ) -> list[LabelledCase]:
     """Read and encode all labelled cases that are used together, as :func:`read_labelled`.
 
-    Each slice goes through the encoder once for each region that these cases ask for; the engine's options say whether
+    Each slice goes through the encoder once for each view that these cases ask for; the engine's options say whether
     the place of a class counts.
     """
     from SSLSegLib.pipelines.place import class_places
 
     labelled = read_labelled(engine, cohort, cases, model, scratch)
     places = class_places(labelled, cohort.classes, engine.options, model).values()
-    asked = [each.missing(place.region(each.geometry) for place in places) for each in labelled]
-    total = sum(each.geometry.shape[0] * len(regions) for each, regions in zip(labelled, asked, strict=True))
+    asked = [each.missing(labelled_views(places, each, engine.options)) for each in labelled]
+    shown = zip(labelled, asked, strict=True)
+    total = sum(view.size(each.geometry.shape)[0] for each, views in shown for view in views)
     progress("stage", stage=STAGE, total=total)
     done = 0
-    for each, regions in zip(labelled, asked, strict=True):
-        for region in regions:
+    for each, views in zip(labelled, asked, strict=True):
+        for view in views:
 
             def tell(event: str, *, done: int, before: int = done, case: Case = each.case, **_: Any) -> None:
                 progress(event, stage=STAGE, done=before + done, total=total, case=case.id)
 
-            done += len(each.features(region, tell))
+            done += len(each.features(view, tell))
         each.put_away()
     return labelled
+
+
+def labelled_views(places: "Iterable[ClassPlace]", case: LabelledCase, options: "TffsOptions") -> list[View]:
+    """What frames show of a labelled case, for all classes."""
+    return [
+        place.view(case.geometry, plane)
+        for place in places
+        for plane in place.planes(case.geometry, options.insertions)
+    ]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.errors import CohortError
 from SSLSegLib.pipelines.encoding import read_labelled
+from SSLSegLib.pipelines.place import class_places, frames_to_track
 from SSLSegLib.pipelines.tffs import segment_case
 from SSLSegLib.pipelines.tracking import Tracking
 from SSLSegLib.progress import Progress, silent
@@ -34,8 +35,8 @@ def leave_one_out(
     """Leave one out: segment each labelled case from the others and score it against its own label.
 
     The honest estimate of quality before any unlabelled case is touched. A class's region is that of the labelled cases
-    which are left; where frames show all of the plane, features are encoded once and used in both roles. It is a little
-    pessimistic: the real run has one labelled case more.
+    which are left; where frames show all of the stored slices, features are encoded once and used in both roles. It is
+    a little pessimistic: the real run has one labelled case more.
 
     Args:
         cohort: Its labelled cases take part.
@@ -66,7 +67,9 @@ def leave_one_out(
     labelled = read_labelled(engine, cohort, cohort.labelled, model, scratch)
     wanted = [each for each in labelled if each.case.id not in skip]
     others = [[other for other in labelled if other is not held_out] for held_out in wanted]
-    tracking = Tracking(progress, cohort, [each.case for each in wanted], others, options.insertions)
+    places = (class_places(some, cohort.classes, options, model) for some in others)
+    shown = zip(wanted, places, strict=True)
+    tracking = Tracking(progress, (frames_to_track(known, each.geometry, options) for each, known in shown))
     scores = []
     for held_out, templates in zip(wanted, others, strict=True):
         found = segment_case(engine, cohort, held_out, templates, model, options, seed, tracking)

@@ -7,14 +7,14 @@ import numpy as np
 
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.tffs.options import TffsOptions
-from SSLSegLib.tffs.region import Region, class_region
+from SSLSegLib.tffs.view import PLANES, View, class_view, planes_worth
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.geometry import Geometry
     from SSLSegLib.pipelines.encoding import LabelledCase
     from SSLSegLib.weights.loading import LoadedSam2
 
-__all__ = ["ClassPlace", "class_places"]
+__all__ = ["ClassPlace", "class_places", "frames_to_track"]
 
 
 class ClassPlace:
@@ -25,37 +25,51 @@ class ClassPlace:
     Args:
         labelled: Labelled cases; those without the class do not count.
         segment: The class.
-        zoomed: Frames show the class's region; otherwise all of the plane.
+        zoomed: Frames show the class's region, and insertions take the three planes in turn where no scan has thick
+            slices; otherwise they show all of the stored slices.
     """
 
     def __init__(self, labelled: "Sequence[LabelledCase]", segment: SegmentClass, *, zoomed: bool) -> None:
         self._labelled = [each for each in labelled if each.shows(segment)]
         self._value = segment.value
         self._zoomed = zoomed
-        self._regions: dict[str, Region] = {}
+        self._views: dict[tuple[str, int], View] = {}
 
     @property
     def shown(self) -> bool:
         """Whether any labelled case shows the class."""
         return bool(self._labelled)
 
-    def region(self, geometry: "Geometry") -> Region:
-        """What frames of a case with that geometry show of the plane."""
-        if not self._zoomed:
-            return Region()
-        orientation = geometry.orientation
-        if orientation not in self._regions:
-            self._regions[orientation] = class_region(self._masks(orientation))
-        return self._regions[orientation]
+    def planes(self, geometry: "Geometry", insertions: int) -> tuple[int, ...]:
+        """The planes that so many insertions into a case of that geometry take in turn."""
+        spacings = (geometry.spacing, *(each.geometry.spacing for each in self._labelled))
+        return planes_worth(spacings)[:insertions] if self._zoomed else PLANES[:1]
 
-    def prior(self, geometry: "Geometry") -> np.ndarray:
-        """How often the class lies at each voxel of the region of a case with that geometry, (K, rows, columns)."""
+    def view(self, geometry: "Geometry", plane: int = 0) -> View:
+        """What frames of a case with that geometry show."""
+        if not self._zoomed:
+            return View()
+        key = geometry.orientation, plane
+        if key not in self._views:
+            self._views[key] = class_view(self._masks(geometry.orientation), plane)
+        return self._views[key]
+
+    def frames(self, geometry: "Geometry", insertions: int) -> int:
+        """How many frames so many insertions of each labelled case into a case of that geometry track."""
+        planes = self.planes(geometry, insertions)
+        total = 0
+        for turn, plane in enumerate(planes):
+            slices = self.view(geometry, plane).size(geometry.shape)[0]
+            total += slices * len(range(min(insertions, slices))[turn :: len(planes)])
+        return total * len(self._labelled)
+
+    def prior(self, geometry: "Geometry", plane: int = 0) -> np.ndarray:
+        """How often the class lies at each voxel of what frames show of a case with that geometry."""
         from SSLSegLib.tffs.place import place_prior
 
-        region, (slices, *plane) = self.region(geometry), geometry.shape
-        rows, columns = region.of(tuple(plane))
-        masks = [mask[:, *region.of(mask.shape[1:])] for mask in self._masks(geometry.orientation)]
-        return place_prior(masks, (slices, rows.stop - rows.start, columns.stop - columns.start))
+        view = self.view(geometry, plane)
+        masks = [view.seen(mask) for mask in self._masks(geometry.orientation)]
+        return place_prior(masks, view.size(geometry.shape))
 
     def _masks(self, orientation: str) -> list[np.ndarray]:
         # Made when asked for: those of all classes at once would fill the memory.
@@ -68,10 +82,16 @@ def class_places(
 ) -> dict[str, ClassPlace]:
     """The place of each class that any labelled case shows, by name.
 
-    Frames are of the class's region where the weights are told its place (:func:`~SSLSegLib.tffs.place.use_of_place`).
+    Frames show the class's region, in three planes, where the weights are told its place
+    (:func:`~SSLSegLib.tffs.place.use_of_place`).
     """
     from SSLSegLib.tffs.place import use_of_place
 
     zoomed = use_of_place(options.place, model.configuration) == "told"
     places = {segment.name: ClassPlace(labelled, segment, zoomed=zoomed) for segment in classes}
     return {name: place for name, place in places.items() if place.shown}
+
+
+def frames_to_track(places: dict[str, ClassPlace], geometry: "Geometry", options: TffsOptions) -> int:
+    """How many frames the engine tracks to segment a case of that geometry, all classes."""
+    return sum(place.frames(geometry, options.insertions) for place in places.values())

@@ -3,19 +3,20 @@
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.cohort import Cohort
-from SSLSegLib.pipelines.encoding import EncodedCase, LabelledCase, encode_labelled
-from SSLSegLib.pipelines.place import ClassPlace, class_places
+from SSLSegLib.pipelines.encoding import EncodedCase, LabelledCase, encode_labelled, labelled_views
+from SSLSegLib.pipelines.place import ClassPlace, class_places, frames_to_track
 from SSLSegLib.pipelines.tracking import Tracking
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.tffs.options import TffsOptions
 
 if TYPE_CHECKING:
+    from SSLSegLib.cases.geometry import Geometry
     from SSLSegLib.pseudolabels.label import PseudoLabel
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.weights.loading import LoadedSam2
@@ -41,9 +42,9 @@ def pseudo_label(
 ) -> "TffsEngine":
     """Pseudo-label every unlabelled case without training (SSL-MedSAM2, Algorithm 2).
 
-    Every slice goes through the image encoder once (once for each class where frames show the class's region): labelled
-    cases first, then each unlabelled case in turn. What is drawn at random depends on (seed, case, labelled case,
-    class) only, so neither order nor resuming changes a result.
+    Every slice goes through the image encoder once (where frames show the class's region once for each class and
+    plane): labelled cases first, then each unlabelled case in turn. What is drawn at random depends on (seed, case,
+    labelled case, class) only, so neither order nor resuming changes a result.
 
     Args:
         cohort: At least one labelled and one unlabelled case, checked before (:func:`check_cohort`).
@@ -74,10 +75,12 @@ def pseudo_label(
         return engine
     if labelled is None:
         labelled = encode_labelled(engine, cohort, cohort.labelled, model, progress, scratch)
-    tracking = Tracking(progress, cohort, waiting, [labelled] * len(waiting), options.insertions)
-    for case in waiting:
+    places = class_places(labelled, cohort.classes, options, model)
+    geometries = [read_geometry(cohort, case) for case in waiting]
+    tracking = Tracking(progress, (frames_to_track(places, geometry, options) for geometry in geometries))
+    for case, geometry in zip(waiting, geometries, strict=True):
         began = time.monotonic()
-        image = EncodedCase(engine, cohort, case, model.image_size, read_geometry(cohort, case), case_scratch)
+        image = EncodedCase(engine, cohort, case, model.image_size, geometry, case_scratch)
         sink(segment_case(engine, cohort, image, labelled, model, options, seed, tracking))
         progress("result", case=case.id, seconds=round(time.monotonic() - began, 2))
     return engine
@@ -96,36 +99,39 @@ def ensemble(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Algorithm 2 for one class of one case: the mean over R x M insertions, and the variance between them.
 
-    Labelled cases that do not show the class are left out, and the mean is over those used.
+    Labelled cases that do not show the class are left out, and the mean is over those used. The insertions of a
+    labelled case take the planes in turn.
 
     Args:
-        where: The place of the class: which region the frames show.
+        where: The place of the class: what frames show, and in which planes.
         told: The network is told it; only for weights that were trained to be told.
 
     Returns:
-        Mean and variance of the probability, float32 (K, J, I) each; zero outside the region.
+        Mean and variance of the probability, float32 (K, J, I) each; zero where no frame looks.
     """
-    from SSLSegLib.tffs.ensemble import ProbabilitySums
+    from SSLSegLib.tffs.ensemble import ProbabilitySums, joined
     from SSLSegLib.tffs.positions import insertion_positions
 
-    slices, *plane = image.geometry.shape
-    region = where.region(image.geometry)
-    rows, columns = region.of(tuple(plane))
-    in_plane = rows.stop - rows.start, columns.stop - columns.start
-    features = image.features(region, tracking.encoding(image.case))
-    place = where.prior(image.geometry) if told else None
+    insertions, shape = engine.options.insertions, image.geometry.shape
+    planes = where.planes(image.geometry, insertions)
     progress = tracking.tracking(image.case)
-    sums = ProbabilitySums(slices, in_plane, engine.device)  # line 1
-    for each in labelled:  # line 2
-        template = each.template(engine, segment, where.region(each.geometry), in_plane)
-        if template is None:
-            continue
-        insertions = engine.options.insertions
-        positions = insertion_positions(seed, image.case.id, each.case.id, segment.name, slices, insertions)  # line 3
-        engine.propagate(features, template, positions, in_plane, sums, progress, place=place)  # lines 4 to 7
-    mean, variance = np.zeros((2, slices, *plane), np.float32)
-    mean[:, rows, columns], variance[:, rows, columns] = sums.mean, sums.variance  # line 9
-    return mean, variance
+    runs = []
+    for turn, plane in enumerate(planes):
+        view = where.view(image.geometry, plane)
+        slices, *in_plane = view.size(shape)
+        in_plane = tuple(in_plane)
+        features = image.features(view, tracking.encoding(image.case))
+        place = where.prior(image.geometry, plane) if told else None
+        sums = ProbabilitySums(slices, in_plane, engine.device)  # line 1
+        for each in labelled:  # line 2
+            template = each.template(engine, segment, where.view(each.geometry, plane), in_plane)
+            if template is None:
+                continue
+            drawn = insertion_positions(seed, image.case.id, each.case.id, segment.name, slices, insertions)  # line 3
+            positions = drawn[turn :: len(planes)]
+            engine.propagate(features, template, positions, in_plane, sums, progress, place=place)  # lines 4 to 7
+        runs.append((view, sums))
+    return joined(runs, shape)  # line 9
 
 
 def segment_case(
@@ -150,7 +156,7 @@ def segment_case(
     use = use_of_place(options.place, model.configuration)
     places = class_places(labelled, cohort.classes, options, model)
     for each in labelled:
-        each.encode((where.region(each.geometry) for where in places.values()), tracking.encoding(image.case))
+        each.encode(labelled_views(places.values(), each, options), tracking.encoding(image.case))
     probability = np.zeros((len(cohort.classes), *image.geometry.shape), np.float32)
     variance = np.zeros_like(probability)
     for number, segment in enumerate(cohort.classes):
@@ -163,7 +169,7 @@ def segment_case(
         )
         if use == "averaged":
             probability[number] = with_place(probability[number], where.prior(image.geometry))
-    regions = {name: where.region(image.geometry).shares for name, where in places.items()} if use == "told" else None
+    views = {name: _shares(where, image.geometry, options) for name, where in places.items()} if use == "told" else None
     label = build_pseudo_label(
         image.case.id,
         probability,
@@ -176,14 +182,14 @@ def segment_case(
             METHOD,
             seed=seed,
             labelled=[each.case.id for each in labelled],
-            options=options.model_dump(mode="json") | {"place": use, "regions": regions},
+            options=options.model_dump(mode="json") | {"place": use, "views": views},
             weights=model.name,
             weights_sha256=model.sha256,
         ),
     )
     for segment in cohort.classes:
         where = places.get(segment.name)
-        if where and share_at_edge(label.mask == segment.value, where.region(image.geometry)) > CUT:
+        if where and share_at_edge(label.mask == segment.value, where.view(image.geometry).region) > CUT:
             tracking.progress(
                 "warning",
                 message=f"'{segment.name}' reaches the edge of the region where the labelled scans show it: it may be "
@@ -191,3 +197,8 @@ def segment_case(
                 case=image.case.id,
             )
     return label
+
+
+def _shares(where: ClassPlace, geometry: "Geometry", options: TffsOptions) -> list[dict[str, Any]]:
+    views = [where.view(geometry, plane) for plane in where.planes(geometry, options.insertions)]
+    return [{"plane": view.plane, "shares": view.shares} for view in views]

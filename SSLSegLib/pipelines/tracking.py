@@ -1,10 +1,9 @@
 """Progress over several cases."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from SSLSegLib.cases.cohort import Case, Cohort
-from SSLSegLib.pipelines.encoding import LabelledCase
+from SSLSegLib.cases.cohort import Case
 from SSLSegLib.progress import Progress
 
 __all__ = ["Tracking"]
@@ -15,23 +14,11 @@ STAGE = "Segmenting"
 class Tracking:
     """Turns the engine's count of frames per insertion into one count over all cases that are to be segmented."""
 
-    def __init__(
-        self,
-        progress: Progress,
-        cohort: Cohort,
-        cases: Sequence[Case],
-        labelled: Sequence[Sequence[LabelledCase]],
-        insertions: int,
-    ) -> None:
-        from SSLSegLib.cases.reading import read_geometry
-
+    def __init__(self, progress: Progress, frames: Iterable[int]) -> None:
+        """``frames``: how many are tracked for each case that is to be segmented."""
         self.progress = progress
         self._before = 0
-        self._total = 0
-        for case, others in zip(cases, labelled, strict=True):
-            slices = read_geometry(cohort, case).shape[0]
-            used = sum(each.shows(segment) for each in others for segment in cohort.classes)
-            self._total += slices * min(insertions, slices) * used
+        self._total = sum(frames)
         progress("stage", stage=STAGE, total=self._total)
 
     def encoding(self, case: Case) -> Progress:

@@ -1,9 +1,14 @@
 """The ensemble as a running sum: however many runs there are, two arrays are kept (Algorithm 2, lines 6 and 9)."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-__all__ = ["ProbabilitySums"]
+from .view import View
+
+__all__ = ["ProbabilitySums", "joined"]
 
 
 class ProbabilitySums:
@@ -60,3 +65,38 @@ class ProbabilitySums:
         mean = self.total.double() / count
         variance = self.total_squared.double() / count - mean.square()
         return variance.clamp_min(0.0).float().cpu().numpy()
+
+
+def joined(runs: Iterable[tuple[View, ProbabilitySums]], shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean over all runs of all views of a volume, and the variance between them (Algorithm 2, line 9).
+
+    Every voxel's mean is over the runs whose frames showed it; where none did it is zero. Between the slices of a view
+    that leaves some out it is linear.
+
+    Args:
+        runs: Views, and the sums over the runs of each.
+        shape: (K, J, I) of the volume.
+
+    Returns:
+        float32 of that shape each.
+    """
+    mean, variance = np.zeros((2, *shape), np.float32)
+    count = np.zeros(shape, np.uint16)
+    for view, sums in runs:
+        box, step = view.box(shape), view.step(shape)
+        for into, found in ((mean, sums.total), (variance, sums.total_squared)):
+            into[box] += np.moveaxis(_between(found, step), 0, view.plane)
+        count[box] += sums.count
+    np.maximum(count, 1, out=count)
+    mean /= count
+    variance /= count
+    variance -= np.square(mean)
+    return mean, np.maximum(variance, 0, out=variance)
+
+
+def _between(found: torch.Tensor, step: int) -> np.ndarray:
+    """Maps (n, rows, columns) of every ``step``-th slice for all slices from the first to the last."""
+    if step > 1:
+        size = ((len(found) - 1) * step + 1, *found.shape[1:])
+        found = F.interpolate(found[None, None], size, mode="trilinear", align_corners=True)[0, 0]
+    return found.cpu().numpy()

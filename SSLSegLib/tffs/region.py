@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["CUT", "Region", "class_region", "share_at_edge"]
+__all__ = ["CUT", "Region", "class_region", "extent", "share_at_edge"]
 
 FILL = 0.6
 """Share of the region's side that the class takes up, in all labelled cases laid on each other."""
@@ -50,6 +50,15 @@ class Region:
         return bounds[0], bounds[1]
 
 
+def extent(masks: Sequence[np.ndarray], axis: int) -> tuple[float, float] | None:
+    """From where to where masks (K, J, I) reach along an axis together, as shares of it; None where all are empty."""
+    others = tuple(other for other in range(3) if other != axis)
+    shown = [(np.flatnonzero(mask.any(others)), mask.shape[axis]) for mask in masks if mask.any()]
+    if not shown:
+        return None
+    return min(at[0] / size for at, size in shown), max((at[-1] + 1) / size for at, size in shown)
+
+
 def class_region(masks: Sequence[np.ndarray], *, fill: float = FILL, least: float = LEAST) -> Region:
     """Where a class lies in labelled cases laid on each other by relative position, and a margin around it.
 
@@ -61,12 +70,9 @@ def class_region(masks: Sequence[np.ndarray], *, fill: float = FILL, least: floa
     Returns:
         A region that is within the plane and has its aspect; all of the plane where no mask shows the class.
     """
-    extents = []
-    for axis in (1, 2):
-        shown = [(np.flatnonzero(m.any((0, 3 - axis))), m.shape[axis]) for m in masks if m.any()]
-        if not shown:
-            return Region()
-        extents.append((min(at[0] / size for at, size in shown), max((at[-1] + 1) / size for at, size in shown)))
+    extents = [extent(masks, axis) for axis in (1, 2)]
+    if None in extents:
+        return Region()
     side = float(np.clip(max(high - low for low, high in extents) / fill, least, 1.0))
     starts = [float(np.clip((low + high - side) / 2, 0.0, 1.0 - side)) for low, high in extents]
     rows, columns = ((start, min(start + side, 1.0)) for start in starts)

@@ -9,6 +9,7 @@ masks laid on each other, where at least half of them are.
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -29,11 +30,11 @@ from SSLSegLib.checkpoint.rendering import FAMILIES, draw_contrast, related_cont
 from SSLSegLib.checkpoint.samples import CHANGES
 from SSLSegLib.seeds import named_rng
 from SSLSegLib.tffs.engine import TffsEngine
-from SSLSegLib.tffs.ensemble import ProbabilitySums
+from SSLSegLib.tffs.ensemble import ProbabilitySums, joined
 from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.place import place_prior
 from SSLSegLib.tffs.positions import insertion_positions
-from SSLSegLib.tffs.region import Region, class_region
+from SSLSegLib.tffs.view import PLANES, View, class_view
 from SSLSegLib.weights.loading import load_sam2
 
 LABELLED = (1, 2, 4)
@@ -74,20 +75,50 @@ def draw_cohort(index: int, *, distinct: bool = False):
     return images, masks.numpy(), {"change": change, "family": family, "size": float(area[area > 0].mean())}
 
 
+def segment(
+    engine: TffsEngine,
+    image_size: int,
+    index: int,
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    insertions: int,
+    planes: Sequence[int],
+    *,
+    told: bool,
+) -> np.ndarray:
+    """The mean probability of the last image's voxels, from the others and their masks."""
+    shape, runs = images[-1].shape[1:], []
+    for turn, plane in enumerate(planes[:insertions]):
+        view = class_view(masks, plane) if told else View()
+        features = [engine.encode(slices_to_frames(view.seen(image), image_size)) for image in images]
+        known = [view.seen(mask) for mask in masks]
+        slices, *in_plane = view.size(shape)
+        place = place_prior(known, (slices, *in_plane)) if told else None
+        sums = ProbabilitySums(slices, tuple(in_plane))
+        for number, mask in enumerate(known):
+            template = engine.template(features[number], mask.copy(), tuple(in_plane))
+            at = insertion_positions(SEED, str(index), str(number), "target", slices, insertions)[turn :: len(planes)]
+            engine.propagate(features[-1], template, at, tuple(in_plane), sums, place=place)
+        runs.append((view, sums))
+    return joined(runs, shape)[0]
+
+
 def evaluate(
     engine: TffsEngine,
     image_size: int,
     index: int,
-    insertions: int,
+    insertions: Sequence[int],
     *,
     told: bool,
+    planes: Sequence[int] = PLANES,
     numbers: Sequence[int] = LABELLED,
     distinct: bool = False,
 ) -> dict:
-    """Dice of one subject for each number of labelled cases, with one and with all insertions.
+    """Dice of one subject for each number of labelled cases and of insertions.
 
     Args:
         told: The network is told where the structure lies in the labelled cases and sees frames of that region.
+        planes: That insertions take in turn.
         numbers: Of labelled cases, ascending.
     """
     images, masks, row = draw_cohort(index, distinct=distinct)
@@ -101,40 +132,20 @@ def evaluate(
 
     started = time.perf_counter()
     shown = [display(image) for image in images]
-    for labelled in numbers:
-        region = class_region(list(masks[:labelled])) if told else Region()
-        part = (slice(None), *region.of(truth.shape[1:]))
-        features = [engine.encode(slices_to_frames(x[:, *part], image_size)) for x in (*shown[:labelled], shown[-1])]
-        prior = place_prior([mask[part] for mask in masks[:labelled]], truth[part].shape)
-        plane = prior.shape[1:]
-        one, several = (ProbabilitySums(len(truth), plane) for _ in range(2))
-        for number in range(labelled):
-            template = engine.template(features[number], masks[number][part], plane)
-            at = insertion_positions(SEED, str(index), str(number), "target", len(truth), insertions)
-            # The first insertion alone is R = 1; the other ones on top are R.
-            middle = at[len(at) // 2]
-            single = ProbabilitySums(len(truth), plane)
-            place = prior if told else None
-            engine.propagate(features[-1], template, [middle], plane, single, place=place)
-            one.add(single)
-            several.add(single)
-            if len(at) > 1:
-                engine.propagate(features[-1], template, [k for k in at if k != middle], plane, several, place=place)
-        for runs, sums in ((1, one), (insertions, several)):
-            found = np.zeros_like(truth)
-            found[part] = sums.mean > 0.5
-            row[f"M{labelled}R{runs}"] = dice(found)
+    for labelled, runs in itertools.product(numbers, insertions):
+        known, some = list(masks[:labelled]), [*shown[:labelled], shown[-1]]
+        found = segment(engine, image_size, index, some, known, runs, planes, told=told) > 0.5
+        row[f"M{labelled}R{runs}"] = dice(found)
     # Where the subjects lie alike, this is what place alone would give.
     row["copied"] = dice(masks[: numbers[-1]].mean(0) >= 0.5)
     row["seconds"] = round(time.perf_counter() - started, 1)
     row["volume"] = float(found.sum() / truth.sum())
-    row["side"] = region.rows[1] - region.rows[0]
     return row
 
 
-def show(rows: list[dict], insertions: int, labelled: Sequence[int]) -> None:
+def show(rows: list[dict], insertions: Sequence[int], labelled: Sequence[int]) -> None:
     """Print the tables."""
-    columns = [f"M{m}R{r}" for r in sorted({1, insertions}) for m in labelled]
+    columns = [f"M{m}R{r}" for r in insertions for m in labelled]
     table = Table(
         "subjects",
         "n",
@@ -165,24 +176,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="sslseg-small")
     parser.add_argument("--subjects", type=int, default=24)
-    parser.add_argument("--insertions", type=int, default=5)
+    parser.add_argument("--insertions", type=int, nargs="+", default=[1, 5], help="R")
     parser.add_argument("--precision", default="exact")
     parser.add_argument("--distinct", action="store_true", help="every structure has a brightness of its own: easy")
     parser.add_argument("--labelled", type=int, nargs="+", default=list(LABELLED), choices=LABELLED, help="M")
     parser.add_argument("--no-place", action="store_true", help="do not tell where the structure lies, show all")
+    parser.add_argument("--stored-slices", action="store_true", help="insertions do not take three planes in turn")
     parser.add_argument("--first", type=int, default=0, help="subject to begin with")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     loaded = load_sam2(given.weights)
     engine = TffsEngine(loaded.model, TffsOptions(precision=given.precision))
     told, labelled = loaded.configuration.place_prompts and not given.no_place, sorted(set(given.labelled))
+    planes = PLANES if told and not given.stored_slices else PLANES[:1]
+    insertions = sorted(set(given.insertions))
     rows = [
         evaluate(
             engine,
             loaded.image_size,
             index,
-            given.insertions,
+            insertions,
             told=told,
+            planes=planes,
             numbers=labelled,
             distinct=given.distinct,
         )
@@ -190,7 +205,7 @@ def main() -> None:
     ]
     if given.json:
         given.json.write_text(json.dumps({"sha256": loaded.sha256, "rows": rows}, indent=1))
-    show(rows, given.insertions, labelled)
+    show(rows, insertions, labelled)
 
 
 if __name__ == "__main__":

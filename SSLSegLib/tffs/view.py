@@ -1,0 +1,113 @@
+"""From which side frames show a volume: slices along any of its axes, and of each slice a region. Not in the paper.
+
+Insertions into the stored slices all err alike: where a structure ends between two slices no frame shows it well. Seen
+from another side the same end is an outline. So insertions take the three planes in turn.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .region import Region, class_region, extent
+
+__all__ = ["PLANES", "THICKEST", "View", "class_view", "planes_worth", "slices_at_most"]
+
+PLANES = (0, 1, 2)
+"""Axes (K, J, I) along which slices are taken, in the order of the insertions that use them."""
+THICKEST = 3.0
+"""Of the longest to the shortest side of a voxel: beyond it, other planes than the stored one show too little."""
+_MARGIN = 0.65  # share of the slices that show the class, in the planes that are not the stored one
+_FEWEST = 32
+
+
+def planes_worth(spacings: Iterable[Sequence[float]]) -> tuple[int, ...]:
+    """Planes in which volumes are worth looking at: all three, or the stored one where any volume has thick slices.
+
+    Args:
+        spacings: Millimetres along (k, j, i) of each volume.
+    """
+    return PLANES if all(max(each) <= THICKEST * min(each) for each in spacings) else PLANES[:1]
+
+
+def slices_at_most(shape: tuple[int, int, int], plane: int) -> int:
+    """How many slices of a volume of that shape (K, J, I) a view shows at most.
+
+    In the stored plane every one; in the others, whose voxels are often small, about as many as in the stored one.
+    """
+    return shape[0] if plane == 0 else min(max(shape[0], _FEWEST), shape[plane])
+
+
+@dataclass(frozen=True)
+class View:
+    """What frames show of a volume (K, J, I).
+
+    Args:
+        plane: The axis along which slices are taken; rows and columns are the other two in their order.
+        along: The part of that axis that is shown, (start, stop), 0 to 1.
+        region: The part of each slice.
+
+    Example:
+        >>> View(1, (0.25, 0.75), Region((0.0, 1.0), (0.5, 1.0))).seen(np.zeros((8, 16, 10))).shape
+        (8, 8, 5)
+    """
+
+    plane: int = 0
+    along: tuple[float, float] = (0.0, 1.0)
+    region: Region = field(default_factory=Region)
+
+    @property
+    def whole(self) -> bool:
+        """The stored slices, all of each."""
+        return self == View()
+
+    @property
+    def shares(self) -> list[list[float]]:
+        """Start and stop along (k, j, i), rounded: for reports."""
+        order = [self.region.rows, self.region.columns]
+        order.insert(self.plane, self.along)
+        return [[round(share, 4) for share in bounds] for bounds in order]
+
+    def seen(self, volume: np.ndarray) -> np.ndarray:
+        """The slices (..., n, rows, columns) of a volume (..., K, J, I) that frames show; no copy."""
+        slices, rows, columns = self._indices(volume.shape[-3:])
+        return np.moveaxis(volume, self.plane - 3, -3)[..., slices, rows, columns]
+
+    def size(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Slices, rows and columns that are seen of a volume of that shape."""
+        return tuple(len(range(index.start, index.stop, index.step or 1)) for index in self._indices(shape))
+
+    def box(self, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+        """The voxels (k, j, i) of a volume of that shape that are seen or lie between slices that are."""
+        slices, *plane = self._indices(shape)
+        last = range(slices.start, slices.stop, slices.step)[-1]
+        plane.insert(self.plane, slice(slices.start, last + 1))
+        return tuple(plane)
+
+    def step(self, shape: tuple[int, int, int]) -> int:
+        """From one slice that is seen of a volume of that shape to the next."""
+        return self._indices(shape)[0].step
+
+    def _indices(self, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+        plane = [size for axis, size in enumerate(shape) if axis != self.plane]
+        count = shape[self.plane]
+        first = min(round(self.along[0] * count), count - 1)
+        stop = max(round(self.along[1] * count), first + 1)
+        step = -(-(stop - first) // slices_at_most(shape, self.plane))
+        return slice(first, stop, step), *self.region.of(tuple(plane))
+
+
+def class_view(masks: Sequence[np.ndarray], plane: int = 0) -> View:
+    """The region of a class in labelled cases, and in planes that are not the stored one its slices and a margin.
+
+    Args:
+        masks: bool (K, J, I), each of its own size and of one orientation; any that are empty do not count.
+        plane: The axis along which slices are taken.
+    """
+    turned = [np.moveaxis(mask, plane, 0) for mask in masks]
+    region = class_region(turned)
+    shown = extent(turned, 0)
+    if plane == 0 or shown is None:
+        return View(plane, region=region)
+    middle, half = sum(shown) / 2, (shown[1] - shown[0]) / 2 / _MARGIN
+    return View(plane, (max(middle - half, 0.0), min(middle + half, 1.0)), region)
