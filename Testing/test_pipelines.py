@@ -16,10 +16,10 @@ from SSLSegLib.cases.volume import LabelMap
 from SSLSegLib.cases.writing import write_label
 from SSLSegLib.errors import CohortError
 from SSLSegLib.evaluation.scores import CaseScores, ClassScores
-from SSLSegLib.jobs.estimate import count_work, zoomed
+from SSLSegLib.jobs.estimate import count_work
 from SSLSegLib.pipelines import advice, leave_one_out, pseudo_label, reliability
 from SSLSegLib.pipelines.encoding import encode_labelled
-from SSLSegLib.pipelines.place import class_places
+from SSLSegLib.pipelines.place import class_places, zoomed
 from SSLSegLib.tffs.engine import TffsEngine
 from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.place import place_prior, place_prompts

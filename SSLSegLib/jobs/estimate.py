@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from SSLSegLib.tffs.attention import KeyValues
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.options import TffsOptions
-    from SSLSegLib.weights.loading import LoadedSam2
 
 __all__ = [
     "Costs",
@@ -27,7 +26,6 @@ __all__ = [
     "estimate",
     "estimate_run",
     "measure_costs",
-    "zoomed",
 ]
 
 _PROGRAM = 1.2e9  # bytes: Python with torch, SimpleITK and the weights
@@ -121,6 +119,7 @@ def estimate_run(
     """
     import torch
 
+    from SSLSegLib.pipelines.place import zoomed
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.weights.loading import load_sam2
 
@@ -132,13 +131,6 @@ def estimate_run(
     return estimate(work, measure_costs(engine, model.image_size))
 
 
-def zoomed(options: "TffsOptions", model: "LoadedSam2") -> bool:
-    """Whether frames show the region of each class, in three planes, so that slices are encoded for each."""
-    from SSLSegLib.tffs.place import use_of_place
-
-    return use_of_place(options.place, model.configuration) == "told"
-
-
 def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] = (), zoomed: bool = False) -> Work:
     """Count the work of a cohort from the headers of its images.
 
@@ -146,7 +138,7 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
         cohort: The cohort.
         options: R and the limit on prompted slices.
         skip: Ids of cases that are finished.
-        zoomed: Frames show regions of classes (:func:`zoomed`).
+        zoomed: Frames show regions of classes (:func:`SSLSegLib.pipelines.place.zoomed`).
 
     Raises:
         CaseError: An image is missing or damaged.

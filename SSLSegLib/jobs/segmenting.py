@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from SSLSegLib.errors import JobError
-from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs, zoomed
+from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs
 from SSLSegLib.jobs.manifest import Manifest
 from SSLSegLib.jobs.retry import Attempt, retry_smaller
 from SSLSegLib.jobs.room import require_room
@@ -73,6 +73,8 @@ class Segmenter:
         Returns:
             None where the run is too short to be worth measuring.
         """
+        from SSLSegLib.pipelines.place import zoomed
+
         options = self.parameters.options
         work = count_work(self.cohort, options, skip=skip, zoomed=zoomed(options, self.model))
         if work.tracked < WORTH_MEASURING:

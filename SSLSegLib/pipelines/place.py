@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from SSLSegLib.pipelines.encoding import LabelledCase
     from SSLSegLib.weights.loading import LoadedSam2
 
-__all__ = ["ClassPlace", "class_places", "frames_to_track"]
+__all__ = ["ClassPlace", "class_places", "frames_to_track", "zoomed"]
 
 
 class ClassPlace:
@@ -77,18 +77,19 @@ class ClassPlace:
         return [geometry.reoriented(mask.astype(np.uint8), orientation).astype(bool) for mask, geometry in masks]
 
 
+def zoomed(options: TffsOptions, model: "LoadedSam2") -> bool:
+    """Whether frames show the region of each class, from three sides: where weights are told its place."""
+    from SSLSegLib.tffs.place import use_of_place
+
+    return use_of_place(options.place, model.configuration) == "told"
+
+
 def class_places(
     labelled: "Sequence[LabelledCase]", classes: Sequence[SegmentClass], options: TffsOptions, model: "LoadedSam2"
 ) -> dict[str, ClassPlace]:
-    """The place of each class that any labelled case shows, by name.
-
-    Frames show the class's region, in three planes, where the weights are told its place
-    (:func:`~SSLSegLib.tffs.place.use_of_place`).
-    """
-    from SSLSegLib.tffs.place import use_of_place
-
-    zoomed = use_of_place(options.place, model.configuration) == "told"
-    places = {segment.name: ClassPlace(labelled, segment, zoomed=zoomed) for segment in classes}
+    """The place of each class that any labelled case shows, by name."""
+    near = zoomed(options, model)
+    places = {segment.name: ClassPlace(labelled, segment, zoomed=near) for segment in classes}
     return {name: place for name, place in places.items() if place.shown}
 
 

@@ -13,7 +13,7 @@ from SSLSegLib.checkpoint.fields import smooth_fields
 from SSLSegLib.checkpoint.primitives import Ellipsoid, Tube
 from SSLSegLib.checkpoint.rendering import draw_contrast, related_contrast, render
 from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_pair, place_at
-from SSLSegLib.checkpoint.views import EVERYTHING, drawn_region, to_frames
+from SSLSegLib.checkpoint.views import EVERYTHING, across, as_coarse, drawn_region, to_frames
 from SSLSegLib.tffs.place import place_prior
 
 
@@ -117,9 +117,10 @@ def test_a_batch_holds_targets_on_labelled_and_chain_slices(batch):
     assert made.structures.shape == (1, 9, 16, 16)
 
 
-def test_the_place_that_is_told_resembles_the_target_but_is_not_it():
-    """One labelled subject or three, another field of view, moved along the axis."""
-    stream = iter(Samples(SampleOptions(image_size=64, batch=2, shapes=((4, 5),)), seed=5))
+@pytest.mark.parametrize("resliced", [0.0, 1.0])
+def test_the_place_that_is_told_resembles_the_target_but_is_not_it(resliced):
+    """One labelled subject or three, another field of view, moved along the axis; whatever axis slices are of."""
+    stream = iter(Samples(SampleOptions(image_size=64, batch=2, shapes=((4, 5),), resliced=resliced), seed=5))
     overlaps = []
     for _ in range(6):
         made = next(stream)
@@ -133,6 +134,23 @@ def test_the_place_that_is_told_resembles_the_target_but_is_not_it():
         overlaps += (2 * both / (place + truth).flatten(1).sum(1))[there].tolist()
     assert 0.3 < np.median(overlaps) < 0.8
     assert max(overlaps) < 0.97
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_across_a_volume_the_slices_of_before_are_rows(axis):
+    labels = torch.arange(4 * 12 * 12).view(1, 4, 12, 12)
+    turned = across(labels, axis)
+    assert turned.shape == labels.shape
+    expected = labels[0].movedim(axis, 0)  # (12, 4, 12)
+    for k, seen in enumerate((0, 4, 7, 11)):  # the twelve, evenly
+        for row in range(12):
+            assert torch.equal(turned[0, k, row], expected[seen, row // 3])
+
+
+def test_a_coarse_image_has_lost_what_lies_between_its_rows_and_kept_the_rest():
+    fine = torch.arange(48.0).remainder(2).view(1, 48, 1).expand(1, 48, 48)
+    assert as_coarse(fine, 12).sub(0.5).abs().max() < 1e-6
+    assert torch.equal(as_coarse(fine.mT.contiguous(), 12), fine.mT)
 
 
 def test_the_region_of_a_sample_holds_the_target_of_the_labelled_subjects():
