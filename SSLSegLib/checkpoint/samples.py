@@ -18,7 +18,7 @@ from .familiar import PhantomPool, coarse, resized
 from .rendering import draw_contrast, related_contrast, render
 from .views import EVERYTHING, View, across, as_coarse, drawn_field, drawn_region, field_around, to_frames
 
-__all__ = ["CHANGES", "Batch", "Pair", "SampleOptions", "Samples", "draw_pair", "draw_sample", "place_at"]
+__all__ = ["CHANGES", "Batch", "Subjects", "SampleOptions", "Samples", "draw_subjects", "draw_sample", "place_at"]
 
 CHANGES = ("same", "shifted", "new")
 _SUBJECTS = 4  # of one anatomy: one is the chain's, one to three say where the target lies, one of them is labelled
@@ -39,8 +39,8 @@ class SampleOptions:
         zoomed: Share of the samples whose frames show the target's region, as the engine's do (``tffs.region``).
         resliced: Share of the generated samples whose slices lie across the volume, as the engine's other planes do.
         changes: How often the second subject's contrast is the same, shifted, or a new one (``CHANGES``).
-        pool: Pairs kept for reuse with new intensities, targets, views.
-        renewal: Probability that a sample starts with a new pair.
+        pool: Anatomies with their subjects kept for reuse with new intensities, targets, views.
+        renewal: Probability that a sample starts with a new anatomy.
     """
 
     image_size: int = 128
@@ -58,7 +58,7 @@ class SampleOptions:
 
 
 @dataclass
-class Pair:
+class Subjects:
     """Subjects of one anatomy; ``labels`` uint8 (n, K, J, I)."""
 
     anatomy: Anatomy
@@ -89,11 +89,11 @@ class Batch:
         return Batch(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()})
 
 
-def draw_pair(rng: np.random.Generator) -> Pair:
+def draw_subjects(rng: np.random.Generator) -> Subjects:
     """A new anatomy and subjects of it."""
     anatomy = draw_anatomy(rng)
     amount = 0.02 + 0.08 * rng.random() ** 2
-    return Pair(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(_SUBJECTS)]))
+    return Subjects(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(_SUBJECTS)]))
 
 
 def place_at(rng: np.random.Generator, masks: Sequence[torch.Tensor], slices: np.ndarray, side: int) -> torch.Tensor:
@@ -146,7 +146,7 @@ def _slices(rng: np.random.Generator, present: np.ndarray, labelled: int, chain:
 
 def draw_sample(
     rng: np.random.Generator,
-    pair: Pair,
+    subjects: Subjects,
     options: SampleOptions,
     labelled: int,
     chain: int,
@@ -154,15 +154,15 @@ def draw_sample(
     change: str | None = None,
     distinct: bool = False,
 ) -> tuple[torch.Tensor, ...] | None:
-    """One item of a batch from a pair, or None where the pair has no target of a usable size.
+    """One item of a batch, or None where the subjects show no target of a usable size.
 
     Returns:
         frames (R + L, 3, S, S), masks (T, R + L, S, S), distance (R,), structures (R + L, S / 4, S / 4), place
         (T, L, S / 4, S / 4).
     """
-    anatomy = pair.anatomy
-    order = torch.from_numpy(rng.permutation(len(pair.labels)))
-    everyone = pair.labels[order[: 2 + rng.integers(len(order) - 1)]]
+    anatomy = subjects.anatomy
+    order = torch.from_numpy(rng.permutation(len(subjects.labels)))
+    everyone = subjects.labels[order[: 2 + rng.integers(len(order) - 1)]]
     resliced = rng.random() < options.resliced
     if resliced:
         everyone = across(everyone, int(rng.integers(1, 3)))
@@ -210,7 +210,7 @@ def draw_sample(
     for subject, (slices, view) in enumerate(zip((reference, run), views, strict=True)):
         images = render(labels[subject], slices, contrasts[subject], rng)
         if resliced:
-            images = as_coarse(images, pair.labels.shape[1])
+            images = as_coarse(images, subjects.labels.shape[1])
         structures = labels[subject][torch.from_numpy(slices)]
         drawn, structures = asked(structures, view), structures[:, view[0], view[1]]
         if field is not None:  # nothing else was scanned
@@ -257,7 +257,7 @@ class Samples(IterableDataset):
         torch.set_num_threads(1)
         worker = get_worker_info()
         rank, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        pool: deque[Pair] = deque(maxlen=self.options.pool)
+        pool: deque[Subjects] = deque(maxlen=self.options.pool)
         self.phantoms = PhantomPool()
         index = self.start + rank
         while True:
@@ -268,7 +268,7 @@ class Samples(IterableDataset):
         first, last = self.options.distinct
         return first + (last - first) * min(1.0, index / self.options.easing)
 
-    def _batch(self, rng: np.random.Generator, pool: deque[Pair], distinct: float) -> Batch:
+    def _batch(self, rng: np.random.Generator, pool: deque[Subjects], distinct: float) -> Batch:
         options = self.options
         labelled, chain = options.shapes[rng.integers(len(options.shapes))]
         items = []
@@ -289,9 +289,9 @@ class Samples(IterableDataset):
                 continue
             fresh = len(pool) < options.batch or rng.random() < options.renewal
             if fresh:
-                pool.append(draw_pair(rng))
-            pair = pool[-1] if fresh else pool[rng.integers(len(pool))]
-            item = draw_sample(rng, pair, options, labelled, chain, distinct=bool(rng.random() < distinct))
+                pool.append(draw_subjects(rng))
+            subjects = pool[-1] if fresh else pool[rng.integers(len(pool))]
+            item = draw_sample(rng, subjects, options, labelled, chain, distinct=bool(rng.random() < distinct))
             if item is not None:
                 items.append(item)
         return Batch(*(torch.stack(part) for part in zip(*items, strict=True)), labelled)

@@ -12,7 +12,7 @@ from SSLSegLib.checkpoint.atlas import draw_anatomy
 from SSLSegLib.checkpoint.fields import smooth_fields
 from SSLSegLib.checkpoint.primitives import Ellipsoid, Tube
 from SSLSegLib.checkpoint.rendering import draw_contrast, related_contrast, render
-from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_pair, place_at
+from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_subjects, place_at
 from SSLSegLib.checkpoint.views import EVERYTHING, across, as_coarse, drawn_region, to_frames
 from SSLSegLib.tffs.place import place_prior
 
@@ -24,7 +24,7 @@ def anatomies():
 
 @pytest.fixture(scope="module")
 def pairs():
-    return [draw_pair(np.random.default_rng(seed)) for seed in range(2)]
+    return [draw_subjects(np.random.default_rng(seed)) for seed in range(2)]
 
 
 @pytest.fixture(scope="module")
