@@ -18,7 +18,7 @@ from .familiar import PhantomPool, coarse, resized
 from .rendering import draw_contrast, related_contrast, render
 from .views import EVERYTHING, View, across, as_coarse, drawn_field, drawn_region, field_around, to_frames
 
-__all__ = ["CHANGES", "Batch", "Subjects", "SampleOptions", "Samples", "draw_subjects", "draw_sample", "place_at"]
+__all__ = ["CHANGES", "Batch", "SampleOptions", "Samples", "Subjects", "draw_sample", "draw_subjects", "place_at"]
 
 CHANGES = ("same", "shifted", "new")
 _SUBJECTS = 4  # of one anatomy: one is the chain's, one to three say where the target lies, one of them is labelled
