@@ -34,18 +34,27 @@ class PhantomPool:
         return [self.subjects[i] for i in rng.choice(len(self.subjects), count, replace=False)]
 
     def sample(
-        self, rng: np.random.Generator, targets: int, labelled: int, chain: int
+        self, rng: np.random.Generator, targets: int, labelled: int, chain: int, *, resliced: float = 0.0
     ) -> tuple[
         list[torch.Tensor], list[torch.Tensor], torch.Tensor, list[torch.Tensor], list[torch.Tensor], np.ndarray
     ]:
         """Images and masks of two subjects, and how far the labelled slices are from the chain.
+
+        Args:
+            rng: Source of everything.
+            targets, labelled, chain: How many targets, labelled slices and slices of the chain.
+            resliced: How often slices lie across the volume, every third of them.
 
         Returns:
             images [(labelled, J, I), (chain, J, I)], masks [(targets, labelled, J, I), (targets, chain, J, I)],
             distance (labelled,), the classes [(labelled, J, I), (chain, J, I)], masks (targets, K, J, I) of whole
             labelled subjects and the chain's slices.
         """
-        (image, labels), (other_image, other_labels), *others = self._some(rng, int(rng.integers(2, self.first + 1)))
+        some = self._some(rng, int(rng.integers(2, self.first + 1)))
+        if rng.random() < resliced:
+            axis = int(rng.integers(1, 3))
+            some = [(image.movedim(axis, 0)[1::3], labels.movedim(axis, 0)[1::3]) for image, labels in some]
+        (image, labels), (other_image, other_labels), *others = some
         depth = len(labels)
         classes = rng.choice([1, 2, 3, 4], size=targets, replace=targets > 4)
         where = np.flatnonzero((labels == int(classes[0])).flatten(1).any(1).numpy())

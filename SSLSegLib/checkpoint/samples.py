@@ -37,7 +37,7 @@ class SampleOptions:
             on. Matching by brightness is learnt first and quickly; what takes its place when it fails builds on it.
         phantoms: Share of samples from the abdomens of the phantom cohorts.
         zoomed: Share of the samples whose frames show the target's region, as the engine's do (``tffs.region``).
-        resliced: Share of the generated samples whose slices lie across the volume, as the engine's other planes do.
+        resliced: Share of the samples whose slices lie across the volume, as the engine's other planes do.
         changes: How often the second subject's contrast is the same, shifted, or a new one (``CHANGES``).
         pool: Anatomies with their subjects kept for reuse with new intensities, targets, views.
         renewal: Probability that a sample starts with a new anatomy.
@@ -275,7 +275,7 @@ class Samples(IterableDataset):
         while len(items) < options.batch:
             if rng.random() < options.phantoms:
                 images, masks, distance, classes, known, run = self.phantoms.sample(
-                    rng, options.targets, labelled, chain
+                    rng, options.targets, labelled, chain, resliced=options.resliced
                 )
                 view = EVERYTHING
                 if rng.random() < options.zoomed:
