@@ -152,8 +152,8 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
     views = classes if zoomed else 1  # of a slice in each plane
 
     def planes(case: "Geometry | None" = None) -> tuple[int, ...]:
-        spacings = [each.spacing for each in (*labelled, *([case] if case else []))]
-        return planes_worth(spacings)[: options.insertions] if zoomed else PLANES[:1]
+        volumes = (*labelled, case) if case else labelled
+        return planes_worth(volumes)[: options.insertions] if zoomed else PLANES[:1]
 
     def seen(case: "Geometry", some: tuple[int, ...]) -> int:
         return sum(slices_at_most(case.shape, plane) for plane in some)

@@ -159,7 +159,7 @@ def read_labelled(
     def read(case: Case) -> LabelledCase:
         label = read_label(cohort, case)
         folder = None if scratch is None else scratch / case.id
-        most = max(len(cohort.classes), 1) * len(planes_worth([label.geometry.spacing]))
+        most = max(len(cohort.classes), 1) * len(planes_worth([label.geometry]))
         return LabelledCase(
             engine, cohort, case, model.image_size, label.geometry, folder, most=most, label=label.array
         )

@@ -42,8 +42,8 @@ class ClassPlace:
 
     def planes(self, geometry: "Geometry", insertions: int) -> tuple[int, ...]:
         """The planes that so many insertions into a case of that geometry take in turn."""
-        spacings = (geometry.spacing, *(each.geometry.spacing for each in self._labelled))
-        return planes_worth(spacings)[:insertions] if self._zoomed else PLANES[:1]
+        volumes = (geometry, *(each.geometry for each in self._labelled))
+        return planes_worth(volumes)[:insertions] if self._zoomed else PLANES[:1]
 
     def view(self, geometry: "Geometry", plane: int = 0) -> View:
         """What frames of a case with that geometry show."""

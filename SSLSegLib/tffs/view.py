@@ -6,28 +6,31 @@ from another side the same end is an outline. So insertions take the three plane
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .region import Region, class_region, extent
 
-__all__ = ["PLANES", "THICKEST", "View", "class_view", "planes_worth", "slices_at_most"]
+if TYPE_CHECKING:
+    from ..cases.geometry import Geometry
+
+__all__ = ["FEWEST", "PLANES", "THICKEST", "View", "class_view", "planes_worth", "slices_at_most"]
 
 PLANES = (0, 1, 2)
 """Axes (K, J, I) along which slices are taken, in the order of the insertions that use them."""
 THICKEST = 3.0
 """Of the longest to the shortest side of a voxel: beyond it, other planes than the stored one show too little."""
+FEWEST = 8
+"""Voxels along the shortest side of a volume: with fewer there is nothing to be seen from another side."""
 _MARGIN = 0.65  # share of the slices that show the class, in the planes that are not the stored one
-_FEWEST = 32
+_SLICES_ACROSS = 32  # at least, of a volume that has fewer itself
 
 
-def planes_worth(spacings: Iterable[Sequence[float]]) -> tuple[int, ...]:
-    """Planes in which volumes are worth looking at: all three, or the stored one where any volume has thick slices.
-
-    Args:
-        spacings: Millimetres along (k, j, i) of each volume.
-    """
-    return PLANES if all(max(each) <= THICKEST * min(each) for each in spacings) else PLANES[:1]
+def planes_worth(volumes: Iterable["Geometry"]) -> tuple[int, ...]:
+    """Planes in which volumes are worth looking at: all three, or the stored one where any has thick slices or few."""
+    across = all(max(each.spacing) <= THICKEST * min(each.spacing) and min(each.shape) >= FEWEST for each in volumes)
+    return PLANES if across else PLANES[:1]
 
 
 def slices_at_most(shape: tuple[int, int, int], plane: int) -> int:
@@ -35,7 +38,7 @@ def slices_at_most(shape: tuple[int, int, int], plane: int) -> int:
 
     In the stored plane every one; in the others, whose voxels are often small, about as many as in the stored one.
     """
-    return shape[0] if plane == 0 else min(max(shape[0], _FEWEST), shape[plane])
+    return shape[0] if plane == 0 else min(max(shape[0], _SLICES_ACROSS), shape[plane])
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.tffs.ensemble import ProbabilitySums, joined
 from SSLSegLib.tffs.region import Region
 from SSLSegLib.tffs.view import View, class_view, planes_worth, slices_at_most
@@ -78,7 +79,12 @@ def test_shares_are_told_along_the_axes_of_the_volume():
     assert VIEWS[3].shares == [[0.25, 0.75], [0.5, 1.0], [0.0, 0.5]]
 
 
-def test_where_any_volume_has_thick_slices_only_the_stored_ones_are_looked_at():
-    assert planes_worth([(1.0, 1.0, 1.0), (3.0, 1.0, 1.5)]) == (0, 1, 2)
-    assert planes_worth([(1.0, 1.0, 1.0), (3.1, 1.0, 1.5)]) == (0,)
-    assert planes_worth([(1.0, 4.0, 1.0)]) == (0,)
+def test_where_any_volume_has_thick_slices_or_few_only_the_stored_ones_are_looked_at():
+    def volume(slices, k, j, i):
+        return Geometry((slices, 20, 20), np.diag([i, j, k, 1.0]))
+
+    thin = volume(8, 1.0, 1.0, 1.0)
+    assert planes_worth([thin, volume(8, 3.0, 1.0, 1.5)]) == (0, 1, 2)
+    assert planes_worth([thin, volume(8, 3.1, 1.0, 1.5)]) == (0,)
+    assert planes_worth([volume(8, 1.0, 4.0, 1.0)]) == (0,)
+    assert planes_worth([thin, volume(7, 1.0, 1.0, 1.0)]) == (0,)
