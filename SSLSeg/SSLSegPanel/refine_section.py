@@ -10,6 +10,7 @@ from SSLSegPanel import label_history, refinement
 from SSLSegPanel.history_table import HistoryTable
 from SSLSegPanel.job_run import JobRun
 from SSLSegPanel.refine_texts import first_labels_label, guide_label, method_label, preset_label, purpose
+from SSLSegPanel.review import being_corrected
 from SSLSegPanel.session import UNIMATCH_PACKAGES, missing_packages, show_error
 from SSLSegPanel.widgets import enable, tell, timer
 
@@ -77,6 +78,11 @@ class RefineSection:
             return _("Refinement starts from a finished run: segment the unlabelled cases first, or attach to a run.")
         if run.progress.ended != "finished":
             return _("The run is not finished yet: refinement starts when all its cases are segmented.")
+        open_ones = [case.name for case in self.session.cases if being_corrected(case, run.job.folder)]
+        if open_ones:
+            return _(
+                "Keep or revert the correction of {names} first (4. Results): it would not be learnt from."
+            ).format(names=", ".join(open_ones))
         return ""
 
     def refresh(self):

@@ -8,10 +8,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from SSLSegPanel import review
+from SSLSegPanel.edits import EditWatch
 from SSLSegPanel.publish import SHOWN_ABOVE
 from SSLSegPanel.session import Stepper, show_error
 from SSLSegPanel.surfaces import has_surface, surface_steps
-from SSLSegPanel.widgets import enable, put, stretch, tell
+from SSLSegPanel.widgets import enable, put, stretch, tell, timer
 
 __all__ = ["ResultsSection"]
 
@@ -28,6 +29,8 @@ class ResultsSection:
         self._shown, self._current = [], None
         self._slices, self._position = [], -1
         self._shortcuts = []
+        self._edits = EditWatch(self.onDrawn)
+        self._drawn = timer(0, session.results_changed.emit, once=True)  # not in the midst of a stroke
         stretch(ui.resultsTable, 0)
         ui.scaleLabel.text = scale_text()
         ui.resultsTable.connect("itemSelectionChanged()", self.onSelection)
@@ -71,6 +74,8 @@ class ResultsSection:
         else:
             self._current = None
         self._filling = False
+        # A case that teaches by now is drawn on like any other of its kind.
+        self._edits.follow(case.result for case, scores in cases if case.role != "labelled")
         self._show_buttons()
 
     def current(self):
@@ -157,6 +162,11 @@ class ResultsSection:
             review.begin_correction(case)
             self.session.results_changed.emit()
             open_segment_editor(case)
+
+    def onDrawn(self, node):
+        """Somebody draws on a result, by whatever module: from now on it is being corrected."""
+        review.begin_correction_of(node)
+        self._drawn.start()
 
     def onRevert(self, checked=False):
         case = self.current()
@@ -268,6 +278,8 @@ class ResultsSection:
     def close(self):
         """End what is still running."""
         self.steps.stop()
+        self._drawn.stop()
+        self._edits.stop()
         self._surfaces = {}
 
     # Shortcuts, only while the module is shown

@@ -12,6 +12,8 @@ __all__ = [
     "accept",
     "accept_steps",
     "begin_correction",
+    "begin_correction_of",
+    "being_corrected",
     "finish_correction",
     "finish_correction_steps",
     "reject",
@@ -68,7 +70,19 @@ def reject(case):
 
 def begin_correction(case):
     """Mark the segmentation as being edited by a person; the editing itself is the Segment Editor's."""
-    _mark(case.result, "editing")
+    begin_correction_of(case.result)
+
+
+def begin_correction_of(node):
+    """:func:`begin_correction` of a result's segmentation node."""
+    _mark(node, "editing")
+
+
+def being_corrected(case, job):
+    """Whether somebody draws on the result that a case has of the job in this folder."""
+    if case.result is None or review_state(case.result) != "editing":
+        return False
+    return Path(job) in Path(case.result_folder).parents
 
 
 def finish_correction(case):

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
-from helpers_module import quiet, results_of, segment_masks, texts
+from helpers_module import block, draw, quiet, results_of, segment_masks, texts
 
 from SSLSegLib.pseudolabels.review import load_review
 from SSLSegLib.scene.files import save_scene
@@ -93,12 +93,66 @@ def test_a_correction_is_written_beside_the_pseudo_label_which_stays_as_it_was(h
     assert load_review(finished_job / "results" / case.id).state == "corrected"
 
 
+@pytest.mark.parametrize("decided", [False, True])
+def test_drawing_without_a_click_on_correct_is_a_correction_that_is_not_lost(host, reviewing, finished_job, decided):
+    from SSLSegPanel.prepare import finish
+    from SSLSegPanel.publish import publish_result
+
+    from SSLSegLib.cases.reading import read_image
+
+    case = first_case(reviewing)
+    if decided:
+        reviewing.ui.acceptButton.click()
+    drawn = block(case, 3, 8)
+    draw(case, "class 1", drawn)
+    draw(case, "class 2", np.zeros_like(drawn))
+    host.process_events()
+    reviewing.resultsSection.show(case)
+    assert "Being corrected" in [row[3] for row in texts(reviewing.ui.resultsTable)]
+    assert statuses(case.result) == {slicer.vtkSlicerSegmentationsModuleLogic.InProgress}
+    assert not reviewing.ui.acceptButton.enabled  # it would speak of the method's own label
+    assert reviewing.ui.revertButton.enabled
+    assert not reviewing.ui.refineButton.enabled
+    assert f"correction of {case.name}" in reviewing.ui.refineButton.toolTip
+    reviewing.ui.correctButton.click()
+    quiet(host, reviewing)
+    folder = finished_job / "results" / case.id
+    assert load_review(folder).state == "corrected"
+    assert np.array_equal(read_image(folder / "corrected.nii.gz").array[0], drawn)
+    assert reviewing.ui.refineButton.enabled
+    draw(case, "class 1", block(case, 4, 9))
+    mine = case.result
+    finish(publish_result(case, folder))  # as the results of another run do
+    assert mine.GetScene() is not None
+    assert np.array_equal(segment_masks(mine, case.volume)["class 1"], block(case, 4, 9))
+
+
+def test_what_is_not_drawn_is_no_correction(host, reviewing, tmp_path):
+    case = first_case(reviewing)
+    segment = case.result.GetSegmentation().GetNthSegment(0)
+    segment.SetName("renamed")
+    segment.SetColor(0.1, 0.2, 0.3)
+    slicer.vtkSlicerSegmentationsModuleLogic.SetSegmentStatus(segment, 1)
+    case.result.CreateClosedSurfaceRepresentation()
+    segment_masks(case.result, case.volume)
+    save_scene(slicer.mrmlScene, tmp_path / "saved.mrb")
+    host.process_events()
+    assert [row[3] for row in texts(reviewing.ui.resultsTable)] == ["To review", "To review"]
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "saved.mrb"))
+    host.wait_until(lambda: reviewing.ui.resultsTable.rowCount == 2)
+    assert [row[3] for row in texts(reviewing.ui.resultsTable)] == ["To review", "To review"]
+    again = first_case(reviewing)
+    draw(again, "class 2", block(again, 3, 8))
+    host.process_events()
+    assert sorted(row[3] for row in texts(reviewing.ui.resultsTable)) == ["Being corrected", "To review"]
+
+
 def test_revert_puts_the_pseudo_label_and_the_open_decision_back(host, reviewing, finished_job):
     case = first_case(reviewing)
     before = {name: mask.copy() for name, mask in segment_masks(case.result, case.volume).items()}
-    identifier = case.result.GetSegmentation().GetSegmentIdBySegmentName("class 1")
-    slicer.util.updateSegmentBinaryLabelmapFromArray(1 - before["class 1"], case.result, identifier, case.volume)
     reviewing.ui.rejectButton.click()
+    draw(case, "class 1", 1 - before["class 1"])
     reviewing.resultsSection.show(case)
     reviewing.ui.revertButton.click()
     quiet(host, reviewing)
