@@ -4,6 +4,7 @@ References survive renaming, deleting, saving and loading of the nodes they poin
 """
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 __all__ = ["ROLES", "Case", "CaseList", "role_label"]
@@ -14,6 +15,7 @@ _ROLE, _ID, _NAME = "SSLSeg.CaseRole", "SSLSeg.CaseNodeID", "SSLSeg.CaseName"
 _VOLUME, _SEGMENTATION = "SSLSegVolume", "SSLSegSegmentation"
 _RESULT, _UNCERTAINTY = "SSLSegResult", "SSLSegUncertainty"
 _RESULT_FOLDER = "SSLSeg.ResultFolder"
+_CHANNELS = "SSLSeg.CaseChannels"
 
 
 def role_label(role):
@@ -70,6 +72,11 @@ class Case:
         return self.node.GetNthNodeReference(_VOLUME, 0)
 
     @property
+    def missing_channels(self):
+        """How many of its channels were deleted: a reference goes with its node, and the others move up."""
+        return max(int(self.node.GetAttribute(_CHANNELS) or 0) - len(self.volumes), 0)
+
+    @property
     def segmentation(self):
         """The expert's segmentation, or None. It is only read."""
         return self.node.GetNodeReference(_SEGMENTATION)
@@ -93,6 +100,14 @@ class Case:
         """Where the result lies on disk, as text; empty where there is none."""
         return self.node.GetAttribute(_RESULT_FOLDER) or ""
 
+    def _set_volumes(self, volumes):
+        """Remember the channels, and how many there are."""
+        for index, volume in enumerate(volumes):
+            self.node.SetNthNodeReferenceID(_VOLUME, index, volume.GetID())
+        for index in reversed(range(len(volumes), self.node.GetNumberOfNodeReferences(_VOLUME))):
+            self.node.RemoveNthNodeReferenceID(_VOLUME, index)
+        self.node.SetAttribute(_CHANNELS, str(len(volumes)))
+
     def set_result(self, segmentation, uncertainty, folder):
         """Remember the nodes of a result and its folder; None, None, "" forgets them."""
         self.node.SetNodeReferenceID(_RESULT, segmentation.GetID() if segmentation else None)
@@ -105,10 +120,18 @@ class Case:
             return ""
         if not self.volume:
             return _("Its volume was deleted: remove the case, or add the volume again.")
+        if self.missing_channels:
+            return _("One of its channels was deleted: remove the case and add its volumes again.")
         for volume in self.volumes:
             problem = _volume_problem(volume)
             if problem:
                 return problem
+        for volume in self.volumes[1:]:
+            if not _same_grid(self.volume, volume):
+                return _(
+                    "Its channels “{name}” and “{first}” lie in different grids: resample one onto the other "
+                    "(Resample Scalar Volume)."
+                ).format(name=volume.GetName(), first=self.volume.GetName())
         if self.role == "labelled":
             if not self.segmentation:
                 return _("A labelled case needs a segmentation: choose one below the table.")
@@ -178,11 +201,25 @@ class CaseList:
         with slicer.util.NodeModify(case.node):
             case.role = role
             case.node.SetAttribute(_NAME, volumes[0].GetName())
-            for index, volume in enumerate(volumes):
-                case.node.SetNthNodeReferenceID(_VOLUME, index, volume.GetID())
+            case._set_volumes(volumes)
             if segmentation is not None:
                 case.segmentation = segmentation
         return case
+
+    def join(self, cases):
+        """Make the volumes of several cases the channels of one, the first. Returns it.
+
+        It keeps its role, id and segmentation, or takes over the first segmentation of the others.
+        """
+        first, *others = cases
+        volumes = [volume for case in cases for volume in case.volumes]
+        segmentation = next((case.segmentation for case in cases if case.segmentation), None)
+        for case in others:
+            self.remove(case)
+        with slicer.util.NodeModify(first.node):
+            first._set_volumes(volumes)
+            first.segmentation = segmentation
+        return first
 
     def remove(self, case):
         """Forget a case. Its volume, segmentation and result stay in the scene."""
@@ -211,6 +248,22 @@ def _volume_problem(volume):
             "The volume “{name}” lies under a transform: harden it, or take the volume out of it (Data module)."
         ).format(name=volume.GetName())
     return ""
+
+
+def _same_grid(first, second):
+    """Whether the voxels of two volumes lie in the same places, to a hundredth of a voxel."""
+    if first.GetImageData().GetDimensions() != second.GetImageData().GetDimensions():
+        return False
+    matrices = [slicer.util.arrayFromVTKMatrix(_ijk_to_ras(volume)) for volume in (first, second)]
+    far = [*first.GetImageData().GetDimensions(), 1]
+    steps = abs(matrices[0] - matrices[1])[:3]
+    return bool((steps @ far).max() <= 0.01 * min(first.GetSpacing()))
+
+
+def _ijk_to_ras(volume):
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return matrix
 
 
 def _overlap(volume, segmentation):

@@ -179,12 +179,21 @@ class CasesSection:
             (_("Sample data: generated abdomens"), self.onAddSample),
         ):
             self._menu.addAction(text).connect("triggered(bool)", slot)
+        chosen = self.selected()
+        if len(chosen) > 1:
+            text = _("Join the {n} selected cases: channels of one image").format(n=len(chosen))
+            self._menu.addAction(text).connect("triggered(bool)", self.onJoin)
         for node in slicer.util.getNodesByClass("vtkMRMLSequenceNode"):
             action = self._menu.addAction(_("Frames of “{name}”").format(name=node.GetName()))
             action.connect("triggered(bool)", lambda checked=False, node=node: self.onAddSequence(node))
 
     def onAddScene(self, checked=False):
         self.session.logic.addVolumesOfScene()
+        self.session.cases_changed.emit()
+
+    def onJoin(self, checked=False):
+        """The selected cases are one: their volumes are its channels, in the order of the table."""
+        self.session.cases.join(self.selected())
         self.session.cases_changed.emit()
 
     def onAddFolder(self, checked=False):

@@ -62,8 +62,9 @@ class ExportSection:
         """What the model is applied to: the chosen volume, else the test cases."""
         chosen = self.ui.applyVolumeSelector.currentNode()
         if chosen is not None:
-            return [chosen]
-        return [case.volume for case in self.session.cases.with_role("test") if case.volume is not None]
+            case = self.session.cases.of_volume(chosen)
+            return [case.volumes if case is not None else [chosen]]
+        return [case.volumes for case in self.session.cases.with_role("test") if case.volume is not None]
 
     def _choices(self):
         return ExportChoices(

@@ -45,11 +45,11 @@ def load_cohort_steps(cohort):
     for number, case in enumerate(cohort.cases, start=1):
         yield _("Loading {n} of {all}: {name}").format(n=number, all=len(cohort.cases), name=case.id)
         there = cases.find(case.id)
-        if there is not None and there.volume is not None:
+        if there is not None and there.volume is not None and not there.missing_channels:
             loaded.append(there)
             continue
         if there is not None:
-            cases.remove(there)  # its volume was deleted: load it anew
+            cases.remove(there)  # a volume of it was deleted: load it anew
         read = yield from aside(read_case, cohort, case)
         with slicer.util.RenderBlocker():
             nodes = add_case(slicer.mrmlScene, cohort, case, read=read)

@@ -45,7 +45,8 @@ def apply_steps(run, volumes, device="auto"):
 
     Args:
         run: The run whose model it is.
-        volumes: Volume nodes of the training's kind of images; none is changed.
+        volumes: Volume nodes of the training's kind of images, or lists of them: the channels of one image. None is
+            changed.
         device: As in the panel.
 
     Raises:
@@ -58,10 +59,10 @@ def apply_steps(run, volumes, device="auto"):
     images, nodes, method = {}, [], trained_round(run)
     try:
         for number, volume in enumerate(volumes, start=1):
-            yield _("Writing {name} …").format(name=volume.GetName())
-            images[f"volume_{number:03d}"] = volume
-            path = folder / f"volume_{number:03d}.nrrd"
-            yield from write_volume_steps(path, volume)
+            channels = list(volume) if isinstance(volume, (list, tuple)) else [volume]
+            yield _("Writing {name} …").format(name=channels[0].GetName())
+            images[f"volume_{number:03d}"] = channels[0]
+            yield from write_volume_steps(folder / f"volume_{number:03d}.nrrd", *channels)
         yield _("Segmenting {n} volumes …").format(n=len(images))
         paths = [str(folder / f"{name}.nrrd") for name in images]
         options = ["--out", str(folder / "out"), "--device", device, *_training(run)]

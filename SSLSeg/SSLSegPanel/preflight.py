@@ -24,6 +24,13 @@ def missing_for_run(session):
         problem = "" if case.role == "test" else case.problem()
         if problem:
             found.append(f"{case.name}: {problem}")
+    channels = {
+        len(case.volumes): case.name for case in cases if case.role in ("labelled", "unlabelled") and case.volume
+    }
+    if len(channels) > 1:
+        sentence = _("All cases need the same channels: “{name}” has {n}, “{other}” {m}.")
+        (n, name), (m, other) = sorted(channels.items())[:2]
+        found.append(sentence.format(name=name, n=n, other=other, m=m))
     ignored = dict(session.parameters.ignoredSegments)  # Slicer's own has a get() without a default
     if labelled and not [name for name in segment_names(cases) if not ignored.get(name, False)]:
         found.append(_("Tick at least one class."))

@@ -178,28 +178,42 @@ def export_steps(case, classes, folder, segmentation):
     return entry
 
 
-def write_volume_steps(path, node):
-    """Write a volume node's voxels. A generator: only copying them keeps the scene's thread busy.
+def write_volume_steps(path, *nodes):
+    """Write a volume node's voxels, or those of several nodes as the channels of one image.
+
+    A generator: only copying them keeps the scene's thread busy.
 
     Raises:
-        CaseError: The node has no voxels, has colours, or lies under a transform.
+        CaseError: A node has no voxels, has colours, lies under a transform, or in another grid than the first.
     """
+    from SSLSegLib.errors import CaseError
     from SSLSegLib.scene.volumes import node_voxels
 
-    array, geometry = node_voxels(node)
-    yield
-    yield from aside(_write_plain, path, array, geometry)
+    arrays, grid = [], None
+    for node in nodes:
+        array, geometry = node_voxels(node)
+        grid = grid or geometry
+        if not geometry.matches(grid):
+            raise CaseError(
+                _("Its channels lie in different grids: {difference}.").format(difference=geometry.difference(grid)),
+                case_id=node.GetName(),
+                remedy=_("Resample one onto the other (Resample Scalar Volume)."),
+            )
+        arrays.append(array)
+        yield
+    yield from aside(_write_plain, path, arrays, grid)
 
 
-def _write_plain(path, array, geometry):
+def _write_plain(path, arrays, geometry):
     """An image without compression: writing is then as fast as the disk, and the grid is kept in double precision."""
     import numpy as np
     import SimpleITK
 
     from SSLSegLib.files import atomic_path
 
+    images = [geometry.to_sitk(array.astype(np.float32)) for array in arrays]
     with atomic_path(path) as temporary:
-        SimpleITK.WriteImage(geometry.to_sitk(array.astype(np.float32)), str(temporary), False)
+        SimpleITK.WriteImage(images[0] if len(images) == 1 else SimpleITK.Compose(images), str(temporary), False)
 
 
 def _create_job(cohort, choices, folder, kind):
