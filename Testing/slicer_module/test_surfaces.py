@@ -300,7 +300,10 @@ def test_a_child_ends_with_a_slicer_that_is_killed(tmp_path):
     assert b"Traceback" not in ended.stderr  # it ended before it looked for its folder
 
 
-def test_slicer_lives_while_surfaces_of_large_noise_are_made(host, reviewing, drawn, no_fallback):
+def test_slicer_lives_while_surfaces_of_large_noise_are_made_shown_and_centred(
+    host, reviewing, drawn, no_fallback, monkeypatch
+):
+    from slicerhost.views import ThreeDView
     from SSLSegPanel.surfaces import surface_steps
 
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
@@ -321,3 +324,14 @@ def test_slicer_lives_while_surfaces_of_large_noise_are_made(host, reviewing, dr
     assert all(len(points) > 200_000 for points, cells in surfaces(node).values())
     assert len(beats) > 20
     assert longest_step(beats) < 0.1
+    drawings = []
+    monkeypatch.setattr(ThreeDView, "_draw", lambda view: drawings.append(view))
+    began = time.thread_time()
+    node.GetDisplayNode().SetVisibility(True)
+    node.GetDisplayNode().SetVisibility3D(True)
+    reviewing.logic.centre3D()
+    assert time.thread_time() - began < 0.1
+    host.process_events()
+    assert drawings  # asked for, and done when the events are looked at
+    renderer = slicer.app.layoutManager().threeDWidget(0).threeDView().renderWindow().GetRenderers().GetFirstRenderer()
+    assert renderer.GetActiveCamera().GetFocalPoint() == pytest.approx((80, 80, 20), abs=3)

@@ -252,7 +252,6 @@ class ThreeDView(_View):
         shown = self._node.GetBoxVisible(), self._node.GetAxisLabelsVisible()
         self._node.SetBoxVisible(False)  # the box is as large as the scene once was
         self._node.SetAxisLabelsVisible(False)
-        self._window.Render()
         self._renderer.ResetCamera()
         self._node.SetBoxVisible(shown[0])
         self._node.SetAxisLabelsVisible(shown[1])
