@@ -11,7 +11,7 @@ from SSLSegPanel.casenodes import ROLES, role_label
 from SSLSegPanel.review import review_state, state_label
 from SSLSegPanel.segment_classes import segment_names, segments_in_pieces
 from SSLSegPanel.session import show_error
-from SSLSegPanel.widgets import enable, put, stretch
+from SSLSegPanel.widgets import enable, fit, put, stretch
 
 __all__ = ["CasesSection"]
 
@@ -65,6 +65,7 @@ class CasesSection:
             if identifier in chosen:
                 for column in range(4):
                     table.item(row, column).setSelected(True)
+        fit(table)
         self._filling = False
         self._show_summary(cases)
         self._show_classes(cases)
@@ -115,6 +116,7 @@ class CasesSection:
             put(table, row, 0, name, check=used)
             put(table, row, 1, "", check=not paired.get(name, in_pieces.get(name, False)))
             put(table, row, 2, _("{n} of {all}").format(n=count, all=labelled))
+        fit(table)
         self._filling = False
 
     def _show_selected(self):
@@ -202,7 +204,7 @@ class CasesSection:
             self.load(folder)
 
     def onAddCohort(self, checked=False):
-        chosen = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Cohort"), "", "cohort (*.json)")
+        chosen = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Cohort"), "", _("Cohort") + " (*.json)")
         path = chosen if isinstance(chosen, str) else chosen[0]  # PythonQt gives text, other bindings a pair
         if path:
             self.load(path)

@@ -6,6 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 __all__ = ["LIBRARY", "aside", "child_steps", "environment", "python_command"]
 
 _GLANCE = 0.003  # seconds for which the GUI thread lets a thread have Python
@@ -87,7 +89,7 @@ def child_steps(arguments, log, limit=None):
     try:
         while child.poll() is None:
             if limit is not None and time.monotonic() - began > limit:
-                raise SSLSegError(f"A process was not done after {limit:g} s.")
+                raise SSLSegError(_("A process was not done after {n} s.").format(n=f"{limit:g}"))
             yield 0.1
     finally:
         if child.poll() is None:
@@ -96,5 +98,5 @@ def child_steps(arguments, log, limit=None):
     text = log.read_text(encoding="utf-8", errors="replace")
     if child.returncode:
         last_words = text.strip().split("\n\n")[-1][-800:]  # before them, what it has said of its progress
-        raise SSLSegError(last_words or f"A process ended with code {child.returncode}.")
+        raise SSLSegError(last_words or _("A process ended with code {code}.").format(code=child.returncode))
     return text

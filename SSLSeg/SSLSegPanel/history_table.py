@@ -9,7 +9,7 @@ from SSLSegPanel import label_history
 from SSLSegPanel.refine_texts import plot_title
 from SSLSegPanel.session import show_error
 from SSLSegPanel.training_plot import TrainingPlot
-from SSLSegPanel.widgets import put, stretch
+from SSLSegPanel.widgets import fit, put, stretch
 
 __all__ = ["HistoryTable"]
 
@@ -42,6 +42,7 @@ class HistoryTable:
                 put(table, row, column, text, align=qt.Qt.AlignCenter if column > 1 else None)
                 if labels.why:
                     table.item(row, column).setToolTip(labels.why)
+        fit(table)
         table.clearSelection()
         names = [labels.name for labels in self._labels]
         if chosen is not None and chosen.name in names:

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 __all__ = ["ThreePhases"]
 
 
@@ -68,7 +70,7 @@ class ThreePhases:
                 progress(run.progress)
             time.sleep(0.1)
         if run.progress.ended == "failed":
-            raise JobError(run.progress.message or "The run failed.", remedy=run.progress.remedy or None)
+            raise JobError(run.progress.message or _("The run failed."), remedy=run.progress.remedy or None)
         return run.progress.ended
 
     def publish(self, run):

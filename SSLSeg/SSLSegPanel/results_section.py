@@ -12,7 +12,7 @@ from SSLSegPanel.edits import EditWatch
 from SSLSegPanel.publish import SHOWN_ABOVE
 from SSLSegPanel.session import Stepper, show_error
 from SSLSegPanel.surfaces import has_surface, surface_steps
-from SSLSegPanel.widgets import enable, put, stretch, tell, timer
+from SSLSegPanel.widgets import enable, fit, put, stretch, tell, timer
 
 __all__ = ["ResultsSection"]
 
@@ -68,6 +68,7 @@ class ResultsSection:
             table.item(row, 1).setToolTip(_("Mean entropy inside the label: 0 is certain, 0.69 is a coin toss"))
             put(table, row, 2, f"{volume:.0f} ml" if volume is not None else "–", align=qt.Qt.AlignCenter)
             put(table, row, 3, review.state_label(review.review_state(case.result)))
+        fit(table)
         table.clearSelection()
         if self._current in self._shown:
             table.selectRow(self._shown.index(self._current))

@@ -57,7 +57,8 @@ class SetupSection:
     def onInstall(self, checked=False):
         """Ask once, then install part by part; the first failure ends it, with its reason."""
         needed = [part for part in self.parts() if part[2]]
-        listed = "\n".join(f"• {name} ({purpose}), about {size} MB" for name, purpose, _missing, size in needed)
+        line = _("{name} ({purpose}), about {size} MB")
+        listed = "\n".join("• " + line.format(name=part[0], purpose=part[1], size=part[3]) for part in needed)
         question = _("Install into Slicer's Python:\n\n{listed}\n\nThis takes minutes; Slicer waits meanwhile.").format(
             listed=listed
         )

@@ -2,9 +2,11 @@
 
 import qt
 
-__all__ = ["enable", "put", "show_folder", "stretch", "tell", "timer"]
+__all__ = ["enable", "fit", "put", "show_folder", "stretch", "tell", "timer"]
 
 _CHECKABLE = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable
+_FRAME = 24  # pixels of a table's header and border
+_LEAST = {}  # object name -> height of an empty table
 _TIPS = {}  # object name -> what its tooltip says while it can be used
 
 
@@ -44,6 +46,13 @@ def put(table, row, column, text, *, check=None, warn=False, align=None, icon=No
     if align is not None:
         item.setTextAlignment(align)
     table.setItem(row, column, item)
+
+
+def fit(table, most=14):
+    """As high as its rows, up to ``most``, and never lower than it was made: a list is seen at a glance."""
+    least = _LEAST.setdefault(table.objectName, table.minimumHeight)
+    rows = min(table.rowCount, most) * table.verticalHeader().defaultSectionSize
+    table.setFixedHeight(max(least, rows + _FRAME))
 
 
 def show_folder(folder):

@@ -1,3 +1,5 @@
+import ast
+import re
 import time
 from pathlib import Path
 
@@ -33,6 +35,63 @@ def test_every_control_has_a_tooltip(panel, name):
 @pytest.mark.parametrize("path", sorted(MODULE_FOLDER.rglob("*.py")), ids=lambda path: path.name)
 def test_nothing_is_used_that_pythonqt_takes_differently(path):
     assert [str(each) for each in pythonqt_lint.lint(path, [UI])] == []
+
+
+# Words of files, of other software and of the log: not shown, or the same in every language.
+NOT_TRANSLATED = (
+    "Segmentation category and type", "Joint smoothing", "SSLSeg case", "The SSLSeg developers", "<span style",
+    "SSLSeg: surfaces are not made", "first labels", "training ", "labels of ", "round ", "ships with SSLSeg",
+    " What to do: ", " is none of ", "labelled cases left out in turn", "comparing first labels",
+)  # fmt: skip
+
+
+def untranslated(path):
+    """Texts of several words in a file of the panel that do not go through ``_()``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    fine = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("_", "translate", "namedtuple"):
+            fine |= {id(each) for each in ast.walk(node)}
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # what describes the code
+            fine.add(id(node.value))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts = [
+        node.value
+        for node in found
+        if id(node) not in fine and re.search(r"[A-Za-z]{2} [A-Za-z({]| [a-z]+ $", node.value)
+    ]
+    return [text for text in texts if not text.startswith(NOT_TRANSLATED)]
+
+
+@pytest.mark.parametrize("path", sorted(MODULE_FOLDER.glob("SSLSeg*/*.py")), ids=lambda path: path.name)
+def test_every_visible_text_is_translated(path):
+    assert path.name == "self_test.py" or untranslated(path) == []
+
+
+@pytest.mark.parametrize("name", ["casesSection", "resultsSection", "refineSection", "setupSection"])
+def test_a_section_with_a_table_is_not_drawn_out_in_a_tall_window(host, loaded, name):
+    sections = [each for each in dir(loaded.ui) if each.endswith("Section")]
+    for each in sections:
+        getattr(loaded.ui, each).collapsed = each != name
+    host.process_events()
+    section = getattr(loaded.ui, name)
+    assert section.height <= section.sizeHint().height() + 2
+
+
+def test_long_lists_are_seen_at_a_glance(host, loaded):
+    table = loaded.ui.casesTable
+    before = table.height
+    for number in range(30):
+        loaded.session.cases.add(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", f"scan {number}"))
+        if number == 7:
+            loaded.refresh()
+            host.process_events()
+            assert not table.verticalScrollBar().visible
+            twelve = table.height
+    loaded.refresh()
+    host.process_events()
+    assert before < twelve < table.height < 400
+    assert table.verticalScrollBar().visible
 
 
 def test_a_cohort_fills_the_table_and_enables_the_button(loaded):
