@@ -29,6 +29,7 @@ class MethodSection:
     def __init__(self, ui, session):
         self.ui, self.session = ui, session
         self._filling = False
+        self._speed = ""  # under which setting the speed that is being measured is remembered
         self.children = Stepper()
         ui.deviceBox.setCurrentIndex(DEVICES.index(session.device) if session.device in DEVICES else 0)
         ui.outputEdit.setCurrentPath(session.output)
@@ -90,6 +91,8 @@ class MethodSection:
     def onDevice(self, index):
         set_setting("Device", DEVICES[index])
         tell(self.ui.deviceLabel, "")
+        self.session.card_free = None
+        self.session.parameters_changed.emit()
 
     def onOutput(self, path):
         set_setting("JobFolder", path)
@@ -105,16 +108,36 @@ class MethodSection:
         if self.session.compute_missing:
             tell(self.ui.deviceLabel, _("torch is not installed yet: see 7. Set-up."))
             return
-        arguments = [self.session.logic.script("check_device.py"), self.session.device]
+        session = self.session
+        arguments = [session.logic.script("check_device.py"), session.device]
+        weights = session.parameters.weights
+        if session.parameters.method == "tffs" and not session.logic.weightsProblem(weights, session.weights_folder):
+            path = session.logic.weightsPath(weights, session.weights_folder)
+            arguments += [path, session.parameters.preset.value]
+        self._speed = session.speed_key  # that of what is chosen now
         self._start(arguments, self._show_device, lambda error: self._show_device(str(error)))
         tell(self.ui.deviceLabel, _("Trying …"))
 
     def _show_device(self, text):
         try:
             outcome = json.loads(text.strip().splitlines()[-1])
-            tell(self.ui.deviceLabel, outcome["outcome"])
+            said = outcome["outcome"]
+            self.session.card_free = outcome.get("free")
+            if "free" in outcome:
+                free, total = (f"{outcome[name] / 1e9:.1f}" for name in ("free", "total"))
+                said += " " + _("{free} of {total} GB of its memory are free.").format(free=free, total=total)
+            tell(self.ui.deviceLabel, said)
+            if "frame" in outcome:
+                set_setting(self._speed, outcome["frame"] + outcome["attended"] * self._labelled_slices())
+            self.session.parameters_changed.emit()
         except (ValueError, IndexError, KeyError):
             tell(self.ui.deviceLabel, _("The trial did not answer: {text}").format(text=text.strip()[-200:]))
+
+    def _labelled_slices(self):
+        """How many slices a labelled scan has on average: a tracked slice attends to them."""
+        scans = [case.volume for case in self.session.cases.with_role("labelled") if case.volume]
+        counts = [scan.GetImageData().GetDimensions()[2] for scan in scans if scan.GetImageData()]
+        return sum(counts) / max(len(counts), 1)
 
     def onDownload(self, checked=False):
         name = self.session.parameters.weights

@@ -118,11 +118,13 @@ class PanelLogic:
         disk = voxels * (FLOAT + 2) + sum(
             case.volume.GetImageData().GetNumberOfPoints() * FLOAT * (len(classes) + 3) for case in unlabelled
         )
+        case_features = max((_slices(case) for case in unlabelled), default=0) * per_slice
         there = next(parent for parent in (Path(output), *Path(output).parents) if parent.exists())
         return {
             "cases": len(unlabelled),
             "frames": frames,
-            "memory": 1.2e9 + max((_slices(case) for case in unlabelled), default=0) * per_slice,
+            "memory": 1.2e9 + case_features,
+            "features": case_features,  # of the largest case: what a graphics card should hold
             "memory_free": psutil.virtual_memory().available,
             "disk": features + disk,
             "disk_free": shutil.disk_usage(there).free,

@@ -54,7 +54,7 @@ def estimate_text(session, choices, speed):
     took = (
         _("about {time}").format(time=duration(speed * estimate["frames"]))
         if speed
-        else _("time unknown before the first run with these weights")
+        else _("time unknown before the first run with these weights (Check in 2. Method measures it)")
     )
     text = _("{cases} cases, {frames} slices to track: {time}; {memory} GB of memory, {disk} GB of disk.").format(
         cases=estimate["cases"],
@@ -65,6 +65,9 @@ def estimate_text(session, choices, speed):
     )
     if estimate["memory"] > estimate["memory_free"]:
         text += " " + _("Only {n} GB of memory are free.").format(n=f"{estimate['memory_free'] / 1e9:.1f}")
+    if session.card_free is not None and estimate["features"] > session.card_free:
+        free = f"{session.card_free / 1e9:.1f}"
+        text += " " + _("Only {n} GB of the graphics card's memory are free: files take the rest.").format(n=free)
     if estimate["disk"] > estimate["disk_free"]:
         text += " " + _("Only {n} GB of disk are free.").format(n=f"{estimate['disk_free'] / 1e9:.1f}")
     return text

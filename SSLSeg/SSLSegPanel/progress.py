@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from datetime import UTC, datetime
 
 from slicer.i18n import tr as _
 
@@ -29,6 +30,7 @@ class RunProgress:
         self.stage, self.case, self.fraction, self.device = _("Starting"), "", None, ""
         self.ready, self.warnings, self.metrics = [], [], []
         self.ended, self.message, self.remedy = None, "", ""
+        self._whole = None  # until when the run will take by its own estimate
         self.seconds_per_step = None  # of the largest stage, for the estimate of later runs
         self.started = clock()
         self._stage_started, self._first_done, self._largest = clock(), None, 20
@@ -63,12 +65,19 @@ class RunProgress:
         gained = self.fraction - self._first_done
         return None if gained <= 0 else worked * (1 - self.fraction) / gained
 
+    @property
+    def whole_left(self):
+        """Seconds left of the whole run: by its own estimate, or of this stage where that is more; None if unknown."""
+        stage = self.seconds_left
+        whole = None if self._whole is None else max(self._whole - self._clock(), 0)
+        return max(stage or 0, whole or 0) or None
+
     def text(self):
         """One line for the panel."""
         parts = [stage_label(self.stage)]
         if self.case:
             parts.append(self.case)
-        left = self.seconds_left
+        left = self.whole_left
         if left is not None:
             parts.append(_("about {time} left").format(time=duration(left)))
         return " · ".join(parts)
@@ -88,6 +97,9 @@ class RunProgress:
             if event["done"] == event["total"] > self._largest:
                 self._largest = event["total"]
                 self.seconds_per_step = (self._clock() - self._stage_started) / event["total"]
+
+    def _on_estimate(self, event):
+        self._whole = self._clock() + event["seconds"] - _age(event)
 
     def _on_result(self, event):
         if event["case"] not in self.ready:
@@ -109,6 +121,13 @@ class RunProgress:
             self.message = _("Case {case}: {message}").format(case=event["case"], message=self.message)
 
     _on_finished = _on_failed = _on_cancelled = _ended
+
+
+def _age(event):
+    """How many seconds ago it was written: of a run that is attached to, some are old."""
+    if "time" not in event:
+        return 0.0
+    return (datetime.now(UTC) - datetime.fromisoformat(event["time"])).total_seconds()
 
 
 def stage_label(stage):

@@ -80,7 +80,7 @@ class RunSection:
         enable(self.ui.expectButton, next((reason for holds, reason in reasons if holds), ""))
 
     def _estimate(self):
-        speed = float(setting(self._speed_key(), 0) or 0)
+        speed = float(setting(self.session.speed_key, 0) or 0)
         return estimate_text(self.session, self._choices(), speed)
 
     def _choices(self):
@@ -90,10 +90,6 @@ class RunSection:
         if self.session.weights_folder:
             choices.weights = self.session.logic.weightsPath(choices.weights, self.session.weights_folder)
         return choices
-
-    def _speed_key(self):
-        parameters = self.session.parameters
-        return f"SecondsPerFrame/{parameters.weights}-{parameters.preset.value}-{self.session.device}"
 
     # The run
 
@@ -113,7 +109,7 @@ class RunSection:
             cases = [case for case in self.session.cases if case.role in ("labelled", "unlabelled")]
             kind = "expect" if expect else None
             steps = prepare_steps(cases, self._choices(), folder, kind=kind)
-            self._speed = self._speed_key()  # the scene may be another one when the run ends
+            self._speed = self.session.speed_key  # the scene may be another one when the run ends
         except Exception as error:
             show_error(error, _("The run could not be prepared."))
             return

@@ -1,11 +1,13 @@
 """What the sections of the panel share: logic, the scene's parameters and cases, the run, and who hears of changes."""
 
+import errno
 import importlib.util
 import time
 from pathlib import Path
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from SSLSegPanel.casenodes import CaseList
 from SSLSegPanel.children import aside
@@ -106,8 +108,8 @@ class Stepper:
         """Give up what is queued; the generators clean up after themselves."""
         waiting, self._waiting = self._waiting, []
         self._timer.stop()
-        for steps, *_ in waiting:
-            steps.close()
+        for each in waiting:
+            each[0].close()
 
     def drop(self, steps):
         """Give up one generator. True where it was still queued; nothing is called for it then."""
@@ -158,6 +160,7 @@ class Session:
         parameters: The scene's :class:`PanelParameters`, None only while a scene is being closed.
         run: The job that runs or ran last, or None.
         bank_problem: What is wrong with the template bank, as it was last looked at; empty where nothing is.
+        card_free: Bytes of the graphics card's memory that were free when it was last tried; None where it was not.
         cases_changed, run_changed, results_changed, parameters_changed, setup_changed: Signals.
     """
 
@@ -166,6 +169,7 @@ class Session:
         self.parameters = None
         self.run = None
         self.bank_problem = ""
+        self.card_free = None
         self.stepper = Stepper()
         self.cases_changed, self.run_changed, self.results_changed = Signal(), Signal(), Signal()
         self.parameters_changed, self.setup_changed = Signal(), Signal()
@@ -192,6 +196,11 @@ class Session:
     @property
     def device(self):
         return setting("Device", "auto")
+
+    @property
+    def speed_key(self):
+        """Setting that remembers how long a tracked slice takes with the chosen weights, preset and device."""
+        return f"SecondsPerFrame/{self.parameters.weights}-{self.parameters.preset.value}-{self.device}"
 
     @property
     def output(self):
@@ -221,8 +230,28 @@ def show_error(error, doing=""):
     import logging
     import traceback
 
-    remedy = getattr(error, "remedy", None)
     if not hasattr(error, "problem"):  # not one of ours: keep the trace
         logging.error("".join(traceback.format_exception(type(error), error, error.__traceback__)))
-    text = str(error) if remedy is None else str(error).replace(" What to do: ", "\n\n")
+    text = _in_words(error)
     slicer.util.errorDisplay(f"{doing}\n\n{text}" if doing else text)
+
+
+def _in_words(error):
+    """What happened and, where that can be said, what to do."""
+    if getattr(error, "remedy", None) is not None:
+        return str(error).replace(" What to do: ", "\n\n")
+    if isinstance(error, MemoryError):
+        return _("The computer has too little free memory. Close other programs, or crop or resample the scans.")
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    place = str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        sentence = _("The disk is full: {place}") if place else _("The disk is full.")
+        step = _("Make space there, or choose another folder (2. Method, Advanced, for runs).")
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        sentence, step = _("This may not be written or read: {place}"), _("Choose another folder, or ask who owns it.")
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+        sentence, step = _("Something else is in the way: {place}"), _("Choose another folder, or move it away.")
+    else:
+        return str(error)
+    return f"{sentence.format(place=place)}\n\n{step}"

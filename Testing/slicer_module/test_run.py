@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import sys
@@ -21,10 +22,19 @@ def user_state(panel):
 
 def test_a_click_segments_the_unlabelled_cases_as_batch_does_and_touches_nothing_of_the_users(host, loaded, batch_job):
     before = user_state(loaded)
+    shown_while_running = set()
+
+    def ended():
+        run = loaded.session.run
+        if run is not None and run.running:
+            shown_while_running.add(loaded.ui.resultsTable.rowCount)
+        return loaded.runSection.state == "idle"
+
     with beating(time.thread_time) as beats:
         loaded.ui.applyButton.click()
         assert loaded.ui.applyButton.text == "Cancel"
-        host.wait_until(lambda: loaded.runSection.state == "idle", 300)
+        host.wait_until(ended, 300)
+    assert shown_while_running >= {0, 1}  # case by case
     # The GUI thread's own work between two beats; on a busy machine wall time would count other processes' work.
     assert longest_step(beats) < 0.1
     assert "Finished" in loaded.ui.statusLabel.text
@@ -135,15 +145,68 @@ def test_a_case_that_cannot_be_prepared_is_named_and_leaves_no_files(host, loade
     assert loaded.runSection.state == "idle"
 
 
-def test_a_full_disk_or_broken_path_is_told(host, loaded, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "sentence", "step"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/job"), "The disk is full: /job", "Make space"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "The disk is full.", "another folder"),
+        (PermissionError(errno.EACCES, "Permission denied", "/job"), "may not be written or read: /job", "Choose"),
+        (MemoryError(), "too little free memory", "Close other programs"),
+    ],
+)
+def test_what_stops_the_writing_of_scans_is_told_with_the_next_step(
+    host, loaded, monkeypatch, tmp_path, error, sentence, step
+):
+    from SSLSegPanel import prepare
+
+    def fail(*_):
+        raise error
+
+    said = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: said.append(text))
+    monkeypatch.setattr(prepare, "_write_plain", fail)
+    loaded.ui.applyButton.click()
+    host.wait_until(lambda: said, 60)
+    assert sentence in said[0]
+    assert step in said[0]
+    assert loaded.runSection.state == "idle"
+    assert loaded.ui.applyButton.enabled
+    assert not list((tmp_path / "jobs").glob("run-*"))
+
+
+def test_a_job_folder_that_is_a_file_is_told(host, loaded, monkeypatch, tmp_path):
     said = []
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: said.append(text))
     (tmp_path / "file").write_text("in the way")
     loaded.ui.outputEdit.setCurrentPath(str(tmp_path / "file"))
     loaded.ui.applyButton.click()
     host.wait_until(lambda: said, 60)
+    assert "in the way" in said[0]
+    assert "Choose another folder" in said[0]
     assert loaded.runSection.state == "idle"
     assert loaded.ui.applyButton.enabled
+
+
+def test_a_child_that_fails_says_why_and_what_to_do_and_keeps_its_log(host, loaded, monkeypatch):
+    from SSLSegPanel.job_run import JobRun
+
+    start = JobRun.start
+
+    def damaged(run, **options):
+        (run.job.folder.parent / "inputs" / "images" / "c3_0000.nrrd").write_bytes(b"NRRD0004\ncut off")
+        start(run, **options)
+
+    monkeypatch.setattr(JobRun, "start", damaged)
+    loaded.ui.applyButton.click()
+    host.wait_until(lambda: loaded.runSection.state == "idle" and loaded.session.run is not None, 120)
+    assert "c3" in loaded.ui.statusLabel.text
+    assert loaded.ui.statusLabel.text.count(".") >= 2, loaded.ui.statusLabel.text  # what, and what to do
+    assert loaded.ui.applyButton.enabled
+    loaded.ui.detailsButton.click()
+    assert not loaded.ui.logText.isHidden()
+    log = loaded.ui.logText.toPlainText()
+    assert str(loaded.session.run.job.folder) in log
+    assert "failed" in log
 
 
 def test_the_expected_quality_is_told_with_a_warning_where_the_cases_are_few(host, loaded):

@@ -1,3 +1,4 @@
+import json
 import unittest
 
 import pytest
@@ -96,6 +97,37 @@ def test_the_selftest_that_slicer_runs_passes_here(host, panel):
 def test_the_device_check_gives_the_outcome_of_a_real_operation(host, panel):
     panel.ui.checkDeviceButton.click()
     host.wait_until(lambda: "test operation" in panel.ui.deviceLabel.text, 120)
+
+
+def test_the_check_measures_how_long_the_first_run_will_take(host, loaded):
+    assert "time unknown" in loaded.ui.estimateLabel.text
+    loaded.ui.checkDeviceButton.click()
+    host.wait_until(lambda: "time unknown" not in loaded.ui.estimateLabel.text, 120)
+    assert "200 slices to track: about" in loaded.ui.estimateLabel.text
+
+
+def test_a_graphics_card_with_little_free_memory_is_told_before_the_run(host, loaded, monkeypatch):
+    import importlib.util
+    from types import SimpleNamespace
+
+    import torch
+
+    from SSLSegLib.weights import device
+
+    path = loaded.logic.script("check_device.py")
+    specification = importlib.util.spec_from_file_location("check_device", path)
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    card = SimpleNamespace(device=torch.device("cuda"), outcome="A card; a test operation was correct.")
+    monkeypatch.setattr(device, "resolve_device", lambda wish: card)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda which: (10_000, 8_000_000_000))
+    found = script.main("cuda")
+    assert found["device"] == "cuda"
+    loaded.methodSection._show_device(json.dumps(found))
+    assert "0.0 of 8.0 GB of its memory are free" in loaded.ui.deviceLabel.text
+    assert "Only 0.0 GB of the graphics card's memory" in loaded.ui.estimateLabel.text
+    loaded.methodSection.onDevice(3)
+    assert "graphics card" not in loaded.ui.estimateLabel.text
 
 
 def test_sample_data_is_registered_and_loads_without_network(host, panel, inputs, monkeypatch):
