@@ -144,6 +144,7 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
         CaseError: An image is missing or damaged.
     """
     from SSLSegLib.cases.reading import read_geometry
+    from SSLSegLib.tffs.turns import turns
     from SSLSegLib.tffs.view import PLANES, planes_worth, slices_at_most
 
     labelled = [read_geometry(cohort, case) for case in cohort.labelled]
@@ -158,26 +159,28 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
     def seen(case: "Geometry", some: tuple[int, ...]) -> int:
         return sum(slices_at_most(case.shape, plane) for plane in some)
 
-    def tracked(case: "Geometry") -> int:
-        some = planes(case)
-        slices = [slices_at_most(case.shape, plane) for plane in some]
-        return sum(n * len(range(min(options.insertions, n))[turn :: len(some)]) for turn, n in enumerate(slices))
-
     limit = options.max_conditioning_slices or math.inf
     prompted = [[min(slices_at_most(case.shape, plane), limit) for plane in planes()] for case in labelled]
-    frames = sum(tracked(case) for case in unlabelled) * classes
+    longest = [max(some, default=0) for some in prompted]
+    tracked = attended = 0
+    for case in unlabelled:
+        for turn in turns(planes(case), options.insertions, len(labelled), told=zoomed):
+            slices = slices_at_most(case.shape, turn.plane)
+            frames = slices * len(range(min(options.insertions, slices))[turn.insertions])
+            tracked += frames * classes
+            attended += frames * classes * longest[turn.labelled]
     labelled_slices = sum(seen(case, planes()) for case in labelled) * views
     voxels = [math.prod(case.shape) for case in unlabelled]
     return Work(
         encoded=(labelled_slices if unlabelled else 0) + sum(seen(case, planes(case)) for case in unlabelled) * views,
         prompted=int(sum(map(sum, prompted))) * classes * len({case.in_plane for case in unlabelled}),
-        tracked=frames * len(labelled),
-        attended=int(frames * sum(max(some) for some in prompted)),
+        tracked=tracked,
+        attended=int(attended),
         labelled_slices=labelled_slices,
         largest_case=max(
             (slices_at_most(case.shape, plane) for case in unlabelled for plane in planes(case)), default=0
         ),
-        longest_template=int(max((max(some) for some in prompted), default=0)),
+        longest_template=int(max(longest, default=0)),
         voxels=sum(voxels),
         largest_voxels=max(voxels, default=0),
         classes=classes,

@@ -7,6 +7,7 @@ import numpy as np
 
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.tffs.turns import turns
 from SSLSegLib.tffs.view import PLANES, View, class_view, planes_worth
 
 if TYPE_CHECKING:
@@ -56,12 +57,11 @@ class ClassPlace:
 
     def frames(self, geometry: "Geometry", insertions: int) -> int:
         """How many frames so many insertions of each labelled case into a case of that geometry track."""
-        planes = self.planes(geometry, insertions)
         total = 0
-        for turn, plane in enumerate(planes):
-            slices = self.view(geometry, plane).size(geometry.shape)[0]
-            total += slices * len(range(min(insertions, slices))[turn :: len(planes)])
-        return total * len(self._labelled)
+        for turn in turns(self.planes(geometry, insertions), insertions, len(self._labelled), told=self._zoomed):
+            slices = self.view(geometry, turn.plane).size(geometry.shape)[0]
+            total += slices * len(range(min(insertions, slices))[turn.insertions])
+        return total
 
     def prior(self, geometry: "Geometry", plane: int = 0) -> np.ndarray:
         """How often the class lies at each voxel of what frames show of a case with that geometry."""

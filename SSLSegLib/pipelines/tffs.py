@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from SSLSegLib.pipelines.place import ClassPlace, class_places, frames_to_track
 from SSLSegLib.pipelines.tracking import Tracking
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.tffs.turns import REACH, Findings, turns
+from SSLSegLib.tffs.view import PLANES, View
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.geometry import Geometry
@@ -80,7 +83,7 @@ def pseudo_label(
     tracking = Tracking(progress, (frames_to_track(places, geometry, options) for geometry in geometries))
     for case, geometry in zip(waiting, geometries, strict=True):
         began = time.monotonic()
-        image = EncodedCase(engine, cohort, case, model.image_size, geometry, case_scratch)
+        image = EncodedCase(engine, cohort, case, model.image_size, geometry, case_scratch, most=len(PLANES))
         sink(segment_case(engine, cohort, image, labelled, model, options, seed, tracking))
         progress("result", case=case.id, seconds=round(time.monotonic() - began, 2))
     return engine
@@ -100,7 +103,7 @@ def ensemble(
     """Algorithm 2 for one class of one case: the mean over R x M insertions, and the variance between them.
 
     Labelled cases that do not show the class are left out, and the mean is over those used. The insertions of a
-    labelled case take the planes in turn.
+    labelled case take the planes in turn, each told what those before it found (:mod:`SSLSegLib.tffs.turns`).
 
     Args:
         where: The place of the class: what frames show, and in which planes.
@@ -113,25 +116,30 @@ def ensemble(
     from SSLSegLib.tffs.positions import insertion_positions
 
     insertions, shape = engine.options.insertions, image.geometry.shape
+    shown = [each for each in labelled if each.shows(segment)]
     planes = where.planes(image.geometry, insertions)
     progress = tracking.tracking(image.case)
-    runs = []
-    for turn, plane in enumerate(planes):
-        view = where.view(image.geometry, plane)
+    prior = cache(lambda plane: where.prior(image.geometry, plane))
+    findings = Findings(shape)
+    counted: dict[View, ProbabilitySums] = {}
+    for turn in turns(planes, insertions, len(shown), told=told):  # line 2
+        each, view = shown[turn.labelled], where.view(image.geometry, turn.plane)
         slices, *in_plane = view.size(shape)
         in_plane = tuple(in_plane)
         features = image.features(view, tracking.encoding(image.case))
-        place = where.prior(image.geometry, plane) if told else None
+        template = each.template(engine, segment, where.view(each.geometry, turn.plane), in_plane)
+        if template is None:
+            continue
+        drawn = insertion_positions(seed, image.case.id, each.case.id, segment.name, slices, insertions)  # line 3
+        place = findings.told(prior(turn.plane), view) if told else None
         sums = ProbabilitySums(slices, in_plane, engine.device)  # line 1
-        for each in labelled:  # line 2
-            template = each.template(engine, segment, where.view(each.geometry, plane), in_plane)
-            if template is None:
-                continue
-            drawn = insertion_positions(seed, image.case.id, each.case.id, segment.name, slices, insertions)  # line 3
-            positions = drawn[turn :: len(planes)]
-            engine.propagate(features, template, positions, in_plane, sums, progress, place=place)  # lines 4 to 7
-        runs.append((view, sums))
-    return joined(runs, shape)  # line 9
+        positions = drawn[turn.insertions]
+        engine.propagate(features, template, positions, in_plane, sums, progress, place=place)  # lines 4 to 7
+        if told:
+            findings.add(view, sums)
+        if turn.counts:
+            counted.setdefault(view, ProbabilitySums(slices, in_plane, engine.device)).add(sums)
+    return joined(counted.items(), shape)  # line 9
 
 
 def segment_case(
@@ -182,7 +190,8 @@ def segment_case(
             METHOD,
             seed=seed,
             labelled=[each.case.id for each in labelled],
-            options=options.model_dump(mode="json") | {"place": use, "views": views},
+            options=options.model_dump(mode="json")
+            | {"place": use, "views": views, "turns_told": REACH if use == "told" else None},
             weights=model.name,
             weights_sha256=model.sha256,
         ),

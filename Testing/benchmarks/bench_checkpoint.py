@@ -34,6 +34,7 @@ from SSLSegLib.tffs.ensemble import ProbabilitySums, joined
 from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.place import place_prior
 from SSLSegLib.tffs.positions import insertion_positions
+from SSLSegLib.tffs.turns import Findings, turns
 from SSLSegLib.tffs.view import PLANES, View, class_view
 from SSLSegLib.weights.loading import load_sam2
 
@@ -87,20 +88,32 @@ def segment(
     told: bool,
 ) -> np.ndarray:
     """The mean probability of the last image's voxels, from the others and their masks."""
-    shape, runs = images[-1].shape[1:], []
-    for turn, plane in enumerate(planes[:insertions]):
-        view = class_view(masks, plane) if told else View()
-        features = [engine.encode(slices_to_frames(view.seen(image), image_size)) for image in images]
+    shape = images[-1].shape[1:]
+    planes = planes[:insertions]
+    findings = Findings(shape)
+    counted: dict[View, ProbabilitySums] = {}
+    encoded, templates = {}, {}
+    for turn in turns(planes, insertions, len(masks), told=told):
+        view = class_view(masks, turn.plane) if told else View()
+        if view not in encoded:
+            encoded[view] = [engine.encode(slices_to_frames(view.seen(image), image_size)) for image in images]
+        *features, unlabelled = encoded[view]
         known = [view.seen(mask) for mask in masks]
         slices, *in_plane = view.size(shape)
-        place = place_prior(known, (slices, *in_plane)) if told else None
-        sums = ProbabilitySums(slices, tuple(in_plane))
-        for number, mask in enumerate(known):
-            template = engine.template(features[number], mask.copy(), tuple(in_plane))
-            at = insertion_positions(SEED, str(index), str(number), "target", slices, insertions)[turn :: len(planes)]
-            engine.propagate(features[-1], template, at, tuple(in_plane), sums, place=place)
-        runs.append((view, sums))
-    return joined(runs, shape)[0]
+        in_plane = tuple(in_plane)
+        place = findings.told(place_prior(known, (slices, *in_plane)), view) if told else None
+        sums = ProbabilitySums(slices, in_plane)
+        if (view, turn.labelled) not in templates:
+            mask = known[turn.labelled].copy()
+            templates[view, turn.labelled] = engine.template(features[turn.labelled], mask, in_plane)
+        template = templates[view, turn.labelled]
+        at = insertion_positions(SEED, str(index), str(turn.labelled), "target", slices, insertions)
+        engine.propagate(unlabelled, template, at[turn.insertions], in_plane, sums, place=place)
+        if told:
+            findings.add(view, sums)
+        if turn.counts:
+            counted.setdefault(view, ProbabilitySums(slices, in_plane)).add(sums)
+    return joined(counted.items(), shape)[0]
 
 
 def evaluate(
