@@ -12,6 +12,9 @@ from SSLSegLib.errors import SSLSegError
 
 __all__ = ["train_checkpoint"]
 
+NO_BEGINNER = {"easing": 1, "small_until": 0.0, "chains_from": 0.15}
+"""Options of a training that goes on from another: targets known by brightness and small frames are for beginners."""
+
 
 def train_checkpoint(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the training; one that was begun is resumed.")],
@@ -24,6 +27,9 @@ def train_checkpoint(
     workers: Annotated[int, typer.Option(min=0, help="Processes that generate data; a GPU needs 12 and more.")] = 1,
     validation: Annotated[int, typer.Option(min=1, help="Batches of the fixed validation set.")] = 8,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU. Default: OMP_NUM_THREADS.")] = None,
+    bfloat16: Annotated[
+        bool | None, typer.Option(help="Compute in bfloat16. Default: on a GPU; gains on processors with AVX512-BF16.")
+    ] = None,
     start_from: Annotated[
         Path | None, typer.Option(help="Start from these weights: another training's folder, or a .safetensors file.")
     ] = None,
@@ -58,7 +64,8 @@ def train_checkpoint(
         workers=workers,
         validation=validation,
         device=str(choice.device),
-        **({} if start_from is None else {"easing": 1}),  # targets known by their brightness are for beginners
+        bfloat16=bfloat16,
+        **({} if start_from is None else NO_BEGINNER),
     )
     with _Bar(console) as bar:
         if start_from is not None and start_from.suffix != ".safetensors":

@@ -92,7 +92,7 @@ class Batch:
 def draw_subjects(rng: np.random.Generator) -> Subjects:
     """A new anatomy and subjects of it."""
     anatomy = draw_anatomy(rng)
-    amount = 0.02 + 0.08 * rng.random() ** 2
+    amount = rng.uniform(0.02, 0.11)
     return Subjects(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(_SUBJECTS)]))
 
 

@@ -13,6 +13,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 
 from ..tffs.place import place_prompts
+from .answers import spoiled
 from .attention import attend
 from .samples import Batch
 
@@ -62,11 +63,12 @@ class Teacher:
     Args:
         model: Stock ``SAM2Base`` with single-mask tracking.
         unplaced: Share of the groups that are not told where the target lies in the labelled subjects.
+        answered: Share of the groups that are told an earlier answer instead.
     """
 
-    def __init__(self, model: SAM2Base, *, unplaced: float = 0.0) -> None:
+    def __init__(self, model: SAM2Base, *, unplaced: float = 0.0, answered: float = 0.0) -> None:
         self.model = model
-        self.unplaced = unplaced
+        self.unplaced, self.answered = unplaced, answered
         self.side = model.image_size // 16
 
     # -- the parts of the stock model, batched ---------------------------------------------------------------------
@@ -172,6 +174,28 @@ class Teacher:
         exist = appears.clone()
         exist[:, 0] |= ~self.prompted
         return Memories(maps, pointers, exist), decoded
+
+    @torch.no_grad()
+    def tell_answers(self, labelled: Memories) -> None:
+        """Tell some groups an earlier answer in place of where the target lies in the labelled subjects.
+
+        Two thirds get what the network itself finds in each slice alone, mixed with the place it was told then; the
+        others the truth with mistakes, since answers from other planes know what these slices do not show.
+        """
+        chosen = torch.rand(len(self.placed), device=self.placed.device) < self.answered
+        if not chosen.any():
+            return
+        chain = self.masks[:, self.labelled :]
+        none = Memories(labelled.maps[:, :0], labelled.pointers[:, :0], labelled.exist[:, :0])
+        alone = self.track(range(chain.shape[1]), labelled, none, [[]] * chain.shape[1])
+        own = alone.logits.float().sigmoid() * (alone.score > 0)[..., None, None]
+        weight = 0.5 + 0.5 * torch.rand(len(own), 1, 1, 1, device=own.device)
+        own = weight * own + (1 - weight) * self.place[:, :, 0].sigmoid()
+        true = torch.rand(len(own), 1, 1, 1, device=own.device) < 1 / 3
+        answers = torch.where(true, spoiled(chain, own.shape[-1]), own)
+        told = place_prompts(answers.flatten(0, 1), own.shape[-1]).view_as(self.place)
+        self.place = torch.where(chosen[:, None, None, None, None], told, self.place)
+        self.placed = self.placed | chosen
 
     # -- tracking --------------------------------------------------------------------------------------------------
 
@@ -281,6 +305,7 @@ class Teacher:
         """
         self.encode(batch)
         labelled, prompted = self.remember_labelled()
+        self.tell_answers(labelled)
         groups, length = self.masks.shape[0], self.masks.shape[1] - self.labelled
         device = self.masks.device
         everything = range(length)
@@ -299,6 +324,7 @@ class Teacher:
         """Decode slice by slice on the model's own memories; ``flip``: chance of a wrong memory (of an empty mask)."""
         self.encode(batch)
         labelled, prompted = self.remember_labelled()
+        self.tell_answers(labelled)
         length = self.masks.shape[1] - self.labelled
         groups = self.masks.shape[0]
         m = labelled.maps

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from SSLSegLib.checkpoint.answers import spoiled
 from SSLSegLib.checkpoint.attention import attend
 from SSLSegLib.checkpoint.configuration import small_configuration
 from SSLSegLib.checkpoint.samples import Batch
@@ -75,11 +76,16 @@ def _stock(model, frames, masks, labelled, place, *, empty_tail):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("unplaced", [0.0, 1.0])
-def test_chain_equals_stock_track_step_slice_by_slice(model, batch, unplaced):
-    decoded, _ = Teacher(model, unplaced=unplaced).chain(batch)
+@pytest.mark.parametrize(("unplaced", "answered"), [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)])
+def test_chain_equals_stock_track_step_slice_by_slice(model, batch, unplaced, answered):
+    """Told the place, told nothing, and told an earlier answer."""
+    teacher = Teacher(model, unplaced=unplaced, answered=answered)
+    decoded, _ = teacher.chain(batch)
     for group in range(2):
         place = None if unplaced else batch.place[group, 0]
+        if answered:
+            place = teacher.place[group, :, 0].sigmoid()
+            assert (place - batch.place[group, 0]).abs().max() > 0.1
         expected = _stock(model, batch.frames[group], batch.masks[group, 0], 3, place, empty_tail={2})
         assert len(expected) == 8
         for index, (logits, score) in enumerate(expected):
@@ -92,6 +98,34 @@ def test_chain_equals_stock_track_step_slice_by_slice(model, batch, unplaced):
 def test_what_a_chain_finds_depends_on_the_place_that_it_is_told(model, batch):
     told, untold = Teacher(model).chain(batch)[0], Teacher(model, unplaced=1.0).chain(batch)[0]
     assert not torch.allclose(told.logits, untold.logits, atol=1e-2)
+
+
+def test_a_spoiled_answer_is_mostly_the_truth_with_pieces_missing_and_false_ones_added():
+    torch.manual_seed(3)
+    masks = torch.zeros(200, 5, 64, 64, dtype=torch.bool)
+    masks[:190, :, 20:44, 16:40] = True
+    answers = spoiled(masks, 16)
+    assert answers.shape == (200, 5, 16, 16)
+    assert 0 <= answers.min() <= answers.max() <= 1
+    assert answers[190:].max() == 0, "nothing is found of what is not there"
+    truth = torch.nn.functional.avg_pool2d(masks[:190].float(), 4) > 0.5
+    found = answers[:190] > 0.5
+    dice = 2 * (found & truth).flatten(1).sum(1) / (found.flatten(1).sum(1) + truth.flatten(1).sum(1))
+    assert 0.5 < dice.mean() < 0.9
+    assert dice.min() < 0.3 < dice.max()
+    assert (found & ~truth).flatten(1).any(1).float().mean() > 0.3
+    assert (~found & truth).flatten(1).any(1).float().mean() > 0.5
+
+
+@torch.no_grad()
+def test_earlier_answers_are_told_to_their_share_of_the_targets_only(model, batch):
+    torch.manual_seed(0)
+    told = [Teacher(model, answered=0.4) for _ in range(30)]
+    for teacher in told:
+        teacher.chain(batch)
+    prior = place_prompts(batch.place.flatten(0, 2), 16).view_as(told[0].place)
+    same = torch.stack([torch.isclose(teacher.place, prior).flatten(1).all(1) for teacher in told])
+    assert 0.4 < same.float().mean() < 0.8
 
 
 @torch.no_grad()
