@@ -173,6 +173,10 @@ class ResultsSection:
         case = self.current()
         if case is None or self._working:
             return
+        if review.review_state(case.result) in ("editing", "corrected"):
+            question = _("Put the method's own label of {name} back? What was drawn on it since is lost.")
+            if not slicer.util.confirmYesNoDisplay(question.format(name=case.name), _("Revert")):
+                return
 
         def done():
             self.session.results_changed.emit()

@@ -17,6 +17,7 @@ from SSLSegPanel.widgets import enable, tell
 __all__ = ["RunSection"]
 
 _INTERVAL = 150  # milliseconds between two looks at the job
+_RESUMED = ("tffs", "vessa")  # kinds of runs that are begun here
 _PATIENCE = 3000  # milliseconds a cancelled job has to end by itself
 
 
@@ -38,8 +39,9 @@ class RunSection:
         self._mercy.connect("timeout()", self._kill)
         ui.applyButton.connect("clicked(bool)", self.onApply)
         ui.expectButton.connect("clicked(bool)", self.onExpect)
+        ui.resumeButton.connect("clicked(bool)", self.onResume)
         ui.detailsButton.connect("toggled(bool)", self.onDetails)
-        for signal in (session.cases_changed, session.parameters_changed, session.setup_changed):
+        for signal in (session.cases_changed, session.parameters_changed, session.setup_changed, session.run_changed):
             signal.connect(self.refresh)
         ui.progressBar.setVisible(False)
         tell(ui.statusLabel, "")
@@ -70,6 +72,7 @@ class RunSection:
             button.text = _("Cancelling …") if self.state == "cancelling" else _("Cancel")
             button.enabled = self.state != "cancelling"
             button.toolTip = _("End the run with everything it has started; finished cases are kept")
+        self.ui.resumeButton.setVisible(self.state == "idle" and self._can_go_on())
         labelled = len(self.session.cases.with_role("labelled"))
         reasons = (
             (self.session.parameters.method != "tffs", _("Only for the method TFFS-MedSAM2.")),
@@ -102,6 +105,25 @@ class RunSection:
     def onExpect(self, checked=False):
         if self.state == "idle":
             self._prepare(expect=True)
+
+    def _can_go_on(self):
+        """Whether the run at hand has ended before its end."""
+        run = self.session.run
+        if run is None or self.session.compute_missing or run.job.manifest.kind not in _RESUMED:
+            return False
+        return run.progress.ended in ("cancelled", "failed")
+
+    def onResume(self, checked=False):
+        if self.state != "idle" or not self._can_go_on():
+            return
+        self._become("preparing", _("Going on with the run …"))
+        self._speed = ""  # some of its cases are done: its times are not those of a whole run
+        self._preparing = _resumed(self.session.run)
+        self.session.stepper.start(self._preparing, self.watch, self._not_resumed)
+
+    def _not_resumed(self, error):
+        self._become("idle", "")
+        show_error(error, _("The run could not be gone on with."))
 
     def _prepare(self, expect):
         try:
@@ -213,11 +235,11 @@ class RunSection:
                     folder=run.job.folder
                 )
         elif progress.ended == "cancelled":
-            text = _("Cancelled. Finished cases are kept; attach to {folder} to see them.").format(
-                folder=run.job.folder
-            )
+            text = _("Cancelled. Finished cases are kept in {folder}.").format(folder=run.job.folder)
         else:
             text = f"{progress.message} {progress.remedy}".strip() or _("The run failed: see Details.")
+        if self._can_go_on():
+            text += " " + _("Press Go on to compute the others.")
         if progress.device and progress.ended == "finished":
             text += " " + progress.device
         self._become("idle", text)
@@ -264,5 +286,11 @@ class RunSection:
 def _started(steps):
     """Prepare a job and start it. A generator; its value is the :class:`JobRun`."""
     run = JobRun((yield from steps))
+    yield from run.start_steps()
+    return run
+
+
+def _resumed(run):
+    """Start a run again that has ended before its end. A generator; its value is the run."""
     yield from run.start_steps()
     return run

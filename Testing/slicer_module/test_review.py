@@ -148,7 +148,8 @@ def test_what_is_not_drawn_is_no_correction(host, reviewing, tmp_path):
     assert sorted(row[3] for row in texts(reviewing.ui.resultsTable)) == ["Being corrected", "To review"]
 
 
-def test_revert_puts_the_pseudo_label_and_the_open_decision_back(host, reviewing, finished_job):
+def test_revert_puts_the_pseudo_label_and_the_open_decision_back(host, reviewing, finished_job, monkeypatch):
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *_: True)
     case = first_case(reviewing)
     before = {name: mask.copy() for name, mask in segment_masks(case.result, case.volume).items()}
     reviewing.ui.rejectButton.click()
@@ -159,6 +160,35 @@ def test_revert_puts_the_pseudo_label_and_the_open_decision_back(host, reviewing
     after = segment_masks(case.result, case.volume)
     assert all(np.array_equal(after[name], before[name]) for name in before)
     assert load_review(finished_job / "results" / case.id).state == "unreviewed"
+
+
+def test_what_was_drawn_is_thrown_away_after_a_yes_only(host, reviewing, finished_job, monkeypatch):
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, *_: asked.append(text))  # None: no
+    case = first_case(reviewing)
+    drawn, node = block(case, 3, 8), case.result
+    draw(case, "class 1", drawn)
+    draw(case, "class 2", np.zeros_like(drawn))
+    host.process_events()
+    reviewing.ui.revertButton.click()
+    quiet(host, reviewing)
+    assert case.name in asked[0]
+    assert "lost" in asked[0]
+    assert case.result is node
+    assert np.array_equal(segment_masks(node, case.volume)["class 1"], drawn)
+    reviewing.ui.correctButton.click()  # keeps it
+    quiet(host, reviewing)
+    assert load_review(finished_job / "results" / case.id).state == "corrected"
+    reviewing.resultsSection.show(case)
+    reviewing.ui.revertButton.click()
+    assert len(asked) == 2
+    other = next(each for each in reviewing.session.cases if each.result and each.id != case.id)
+    reviewing.resultsSection.show(other)
+    reviewing.ui.rejectButton.click()
+    reviewing.resultsSection.show(other)
+    reviewing.ui.revertButton.click()  # only the decision is undone
+    quiet(host, reviewing)
+    assert len(asked) == 2
 
 
 def test_reviewed_cases_become_labelled_cases_of_the_next_run(reviewing):

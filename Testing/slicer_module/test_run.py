@@ -209,6 +209,37 @@ def test_a_child_that_fails_says_why_and_what_to_do_and_keeps_its_log(host, load
     assert "failed" in log
 
 
+def test_a_cancelled_run_is_gone_on_with_after_a_restart_and_computes_the_missing_cases_only(host, loaded, batch_job):
+    from helpers_module import MODULE
+
+    assert loaded.ui.resumeButton.isHidden()
+    loaded.ui.applyButton.click()
+    host.wait_until(lambda: loaded.ui.resultsTable.rowCount == 1, 120)
+    folder, first = loaded.session.run.job.folder, next(c.id for c in loaded.session.cases if c.result)
+    loaded.ui.applyButton.click()
+    host.wait_until(lambda: loaded.runSection.state == "idle", 60)
+    assert "Press Go on" in loaded.ui.statusLabel.text
+    assert not loaded.ui.resumeButton.isHidden()
+    host.unload_module("SSLSeg")
+    slicer.mrmlScene.Clear(0)
+    panel = host.load_module(MODULE)
+    panel.ui.attachEdit.setCurrentPath(str(folder))
+    panel.ui.attachButton.click()
+    host.wait_until(lambda: not panel.ui.resumeButton.isHidden(), 60)
+    result = folder / "results" / first / "result.json"
+    before = result.stat().st_mtime_ns
+    panel.ui.resumeButton.click()
+    assert panel.ui.resumeButton.isHidden()
+    host.wait_until(lambda: panel.runSection.state == "idle", 300)
+    assert "Finished" in panel.ui.statusLabel.text
+    assert panel.ui.resumeButton.isHidden()
+    assert panel.session.run.job.folder == folder
+    assert panel.ui.resultsTable.rowCount == 2
+    assert result.stat().st_mtime_ns == before
+    expected = results_of(batch_job)
+    assert all(np.array_equal(mask, expected[name]) for name, mask in results_of(folder).items())
+
+
 def test_the_expected_quality_is_told_with_a_warning_where_the_cases_are_few(host, loaded):
     loaded.ui.expectButton.click()
     host.wait_until(lambda: loaded.runSection.state == "idle", 300)

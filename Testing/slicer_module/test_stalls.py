@@ -68,9 +68,10 @@ def test_slicer_lives_while_a_label_is_put_back_and_its_case_cannot_be_decided_o
 
     case = first_case(reviewing)
     before = segment_masks(case.result, case.volume)
-    draw(case, "class 1", block(case, 2, 9))
     reviewing.ui.rejectButton.click()
+    draw(case, "class 1", block(case, 2, 9))
     reviewing.resultsSection.show(case)
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *_: True)
     spans = slowly(monkeypatch, cases, "read_result_files")
     reviewing.ui.revertButton.click()
     assert not reviewing.ui.acceptButton.enabled
