@@ -4,6 +4,7 @@ from slicer.i18n import tr as _
 
 from SSLSegPanel.bank import has_templates
 from SSLSegPanel.progress import duration
+from SSLSegPanel.review import review_state
 from SSLSegPanel.segment_classes import segment_names
 
 __all__ = ["estimate_text", "missing_for_run"]
@@ -45,6 +46,10 @@ def missing_for_run(session):
     return found
 
 
+def _is_reviewed(case):
+    return case.result is not None and review_state(case.result) in ("editing", "accepted", "corrected")
+
+
 def estimate_text(session, choices, speed):
     """What the run will take, in one or two sentences; ``speed`` in seconds a slice, 0 before the first run."""
     if session.parameters.method != "tffs":
@@ -63,6 +68,12 @@ def estimate_text(session, choices, speed):
         memory=f"{estimate['memory'] / 1e9:.1f}",
         disk=f"{max(estimate['disk'], 1e8) / 1e9:.1f}",
     )
+    if reviewed := sum(_is_reviewed(case) for case in session.cases.with_role("unlabelled")):
+        sentence = _(
+            "Reviewed cases ({n}) are segmented anew, their labels stay in the scene; “Use reviewed cases as labelled” "
+            "(4. Results) spares them."
+        )
+        text += " " + sentence.format(n=reviewed)
     if estimate["memory"] > estimate["memory_free"]:
         text += " " + _("Only {n} GB of memory are free.").format(n=f"{estimate['memory_free'] / 1e9:.1f}")
     if session.card_free is not None and estimate["features"] > session.card_free:

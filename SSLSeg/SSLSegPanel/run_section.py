@@ -41,7 +41,13 @@ class RunSection:
         ui.expectButton.connect("clicked(bool)", self.onExpect)
         ui.resumeButton.connect("clicked(bool)", self.onResume)
         ui.detailsButton.connect("toggled(bool)", self.onDetails)
-        for signal in (session.cases_changed, session.parameters_changed, session.setup_changed, session.run_changed):
+        for signal in (
+            session.cases_changed,
+            session.results_changed,
+            session.parameters_changed,
+            session.setup_changed,
+            session.run_changed,
+        ):
             signal.connect(self.refresh)
         ui.progressBar.setVisible(False)
         tell(ui.statusLabel, "")

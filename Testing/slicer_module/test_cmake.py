@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -96,3 +97,40 @@ def test_what_is_installed_runs_by_itself_in_the_layout_of_a_package(tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     assert Path(ended.stdout.strip()) == modules / "Resources" / "Models.json"
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", OPEN_THE_PANEL, str(ROOT / "Testing"), str(modules)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(modules)},  # as Slicer has it
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "ready" in ended.stdout  # the bundled weights
+
+
+OPEN_THE_PANEL = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+installed = Path(sys.argv[2])
+import slicerhost
+
+host = slicerhost.start()
+panel = host.load_module(installed / "SSLSeg.py")
+import SSLSegLib
+import SSLSegPanel
+
+for package in (SSLSegLib, SSLSegPanel):
+    assert Path(package.__file__).is_relative_to(installed), package.__file__
+for name in ("batch.py", "check_device.py", "grow_bank.py", "make_surfaces.py", "prepare_vessa.py"):
+    assert Path(panel.logic.script(name)).is_file(), name
+assert Path(panel.logic.resource("requirements.txt")).is_file()
+panel.refresh()
+print(panel.ui.weightsLabel.text, flush=True)
+import os
+
+os._exit(len(host.errors))
+"""

@@ -191,11 +191,15 @@ def test_what_was_drawn_is_thrown_away_after_a_yes_only(host, reviewing, finishe
     assert len(asked) == 2
 
 
-def test_reviewed_cases_become_labelled_cases_of_the_next_run(reviewing):
+def test_reviewed_cases_become_labelled_cases_of_the_next_run(host, reviewing):
     case = first_case(reviewing)
     assert not reviewing.ui.promoteButton.enabled
+    assert "eviewed" not in reviewing.ui.estimateLabel.text
     reviewing.ui.acceptButton.click()
+    quiet(host, reviewing)
+    assert "Reviewed cases (1) are segmented anew" in reviewing.ui.estimateLabel.text
     reviewing.ui.promoteButton.click()
+    assert "eviewed" not in reviewing.ui.estimateLabel.text
     assert case.role == "labelled"
     assert case.segmentation is case.result
 
