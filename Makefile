@@ -13,6 +13,7 @@ help:
 	@echo "make demo                         run the main job on generated scans and show what comes out"
 	@echo "make demo COHORT=path/cohort.json the same on your own data"
 	@echo "make test                         run the whole test suite"
+	@echo "make screenshot                   render the panel with real results to docs/images/panel.png"
 	@echo "make bench-NAME                   long measurements: $(patsubst Testing/benchmarks/bench_%.py,%,$(wildcard Testing/benchmarks/bench_*.py))"
 
 install:

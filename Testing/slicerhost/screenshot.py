@@ -21,7 +21,7 @@ def main(arguments):
     parser.add_argument("--weights", help="Name or file; the bundled weights by default.")
     parser.add_argument("--sections", default="cases,run,results", help="Which are unfolded.")
     parser.add_argument("--width", type=int, default=1680)
-    parser.add_argument("--height", type=int, default=1080)
+    parser.add_argument("--height", type=int, default=1160)
     options = parser.parse_args(arguments)
 
     import slicerhost
