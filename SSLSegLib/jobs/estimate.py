@@ -42,10 +42,12 @@ class Work:
         prompted: Labelled slices through the prompt path, over all classes; at most, known from headers alone.
         tracked: Frames tracked (insertions x slices, over pairs and classes); at most.
         attended: The sum over tracked frames of the labelled slices that each attends to.
-        labelled_slices, largest_case: Slices of all labelled cases over all views, and of the largest unlabelled one.
+        labelled_slices, largest_case: Slices of all labelled cases over all views, and of the largest unlabelled one
+            over the planes of a class.
         longest_template: Slices of the longest labelled case.
         voxels, largest_voxels: Of all unlabelled cases still to do, and of the largest.
         classes, channels: How many.
+        findings: Volumes kept of what insertions found while they tell each other.
     """
 
     encoded: int
@@ -59,6 +61,7 @@ class Work:
     largest_voxels: int
     classes: int
     channels: int
+    findings: int
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
         CaseError: An image is missing or damaged.
     """
     from SSLSegLib.cases.reading import read_geometry
-    from SSLSegLib.tffs.turns import turns
+    from SSLSegLib.tffs.turns import REACH, turns
     from SSLSegLib.tffs.view import PLANES, planes_worth, slices_at_most
 
     labelled = [read_geometry(cohort, case) for case in cohort.labelled]
@@ -177,14 +180,13 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
         tracked=tracked,
         attended=int(attended),
         labelled_slices=labelled_slices,
-        largest_case=max(
-            (slices_at_most(case.shape, plane) for case in unlabelled for plane in planes(case)), default=0
-        ),
+        largest_case=max((seen(case, planes(case)) for case in unlabelled), default=0),
         longest_template=int(max(longest, default=0)),
         voxels=sum(voxels),
         largest_voxels=max(voxels, default=0),
         classes=classes,
         channels=max((len(case.images) for case in cohort.unlabelled), default=1),
+        findings=REACH + 2 if zoomed else 0,
     )
 
 
@@ -239,7 +241,7 @@ def estimate(work: Work, costs: Costs) -> Estimate:
         + work.attended * costs.attend
     )
     # Image and display range; sums of p and p^2, of all runs and of those in hand; maps of every class and their merge.
-    arrays = 4 * work.largest_voxels * (2 * work.channels + 4 + 2 * work.classes + 4)
+    arrays = 4 * work.largest_voxels * (2 * work.channels + 4 + 2 * work.classes + 4 + work.findings)
     program = 0 if costs.device.startswith("cuda") else _PROGRAM
     on_disk = int(program + arrays + work.longest_template * costs.template_bytes)
     scratch = work.labelled_slices * costs.feature_bytes

@@ -77,7 +77,7 @@ class Findings:
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self._turns: deque[tuple[tuple[slice, ...], np.ndarray, int]] = deque()
         self._total = np.zeros(shape, np.float32)
-        self._count = np.zeros(shape, np.int32)
+        self._count = np.zeros(shape, np.int16)
 
     def add(self, view: View, sums: "ProbabilitySums") -> None:
         """Take in the insertions of a turn, and forget those of the turn that is now out of reach."""
