@@ -13,7 +13,7 @@ help:
 	@echo "make demo                         run the main job on generated scans and show what comes out"
 	@echo "make demo COHORT=path/cohort.json the same on your own data"
 	@echo "make test                         run the whole test suite"
-	@echo "make screenshot                   render the panel with real results to docs/images/panel.png"
+	@echo "make screenshot [XVFB=1]          render the panel with real results to docs/images/panel.png [under Xvfb]"
 	@echo "make bench-NAME                   long measurements: $(patsubst Testing/benchmarks/bench_%.py,%,$(wildcard Testing/benchmarks/bench_*.py))"
 
 install:
@@ -31,9 +31,12 @@ TESTS_AT_ONCE ?= 2
 test: lint
 	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 
-# The panel with real results in the four views, rendered offscreen by the stand-in for Slicer.
+# The panel with real results in the four views, rendered offscreen by the stand-in for Slicer; with XVFB=1 in a window
+# of a real X server.
+PICTURE ?= docs/images/panel.png
 screenshot: install
-	$(RUN) Testing/slicerhost/screenshot.py docs/images/panel.png $(ARGS)
+	$(if $(XVFB),QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1920x1280x24") \
+	  $(RUN) Testing/slicerhost/screenshot.py $(PICTURE) $(ARGS)
 
 # Long measurements; ARGS="..." is passed on.
 bench-%: install

@@ -96,6 +96,21 @@ class Host:
                 raise OSError(f"{path} could not be written")
         return picture
 
+    def grab_screen(self, path: Path) -> Any:
+        """What a real window system shows where the window is; the screen must be at least as large."""
+        self.grab()  # drawn, and sent to the screen
+        self.wait_until(self.window.windowHandle().isExposed)
+        self.process_events()
+        corner, size = self.window.mapToGlobal(self.window.rect.topLeft()), self.window.size
+        area = corner.x(), corner.y(), size.width(), size.height()
+        if not self.window.screen().geometry.contains(corner.x() + area[2] - 1, corner.y() + area[3] - 1):
+            raise ValueError(f"The screen is smaller than the window, {area[2]} x {area[3]}")
+        picture = self.window.screen().grabWindow(0, *area)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if not picture.save(str(path)):
+            raise OSError(f"{path} could not be written")
+        return picture
+
     def reset(self) -> None:
         """Between tests: unload scripted modules, close the scene, forget settings and what the fakes have recorded."""
         import slicer

@@ -1,6 +1,7 @@
 """Render the panel with real results in the four views: ``screenshot.py docs/images/panel.png [--job FOLDER]``.
 
 Without a finished job the generated abdomens are segmented by the bundled weights first, by a click like a user's.
+With ``QT_QPA_PLATFORM=xcb`` the picture is what the X server's screen shows, not what Qt says it has drawn.
 """
 
 import argparse
@@ -47,7 +48,12 @@ def main(arguments):
     for name in ("cases", "method", "run", "results", "refine", "export", "setup"):
         getattr(panel.ui, f"{name}Section").collapsed = name not in options.sections.split(",")
     host.process_events()
-    host.grab(options.picture)
+    platform = host.app.property("platformName")
+    if platform == "xcb":
+        host.grab_screen(options.picture)
+    else:
+        host.grab(options.picture)
+    print(f"{options.picture}, by the platform {platform}")
 
 
 def show_review(host, panel):
