@@ -97,10 +97,12 @@ class PanelLogic:
             )
         return ""
 
-    def estimate(self, choices, output, folder=""):
-        """What a run will take: cases, frames to follow, bytes of memory and disk needed and free."""
+    def estimate(self, choices, output):
+        """What a run will take: cases, frames to follow at most, bytes of memory and disk needed and free."""
         import psutil
 
+        from SSLSegLib.jobs.estimate import Costs, count_cases, estimate, regions_shown
+        from SSLSegLib.scene.volumes import node_geometry
         from SSLSegLib.tffs.options import TffsOptions
         from SSLSegPanel.segment_classes import segment_names
 
@@ -108,30 +110,49 @@ class PanelLogic:
         labelled = [case for case in cases if case.role == "labelled" and case.volume]
         unlabelled = [case for case in cases if case.role == "unlabelled" and case.volume]
         classes = [name for name in segment_names(labelled) if name not in choices.ignored]
-        insertions = TffsOptions(preset=choices.preset).insertions
-        frames = sum(
-            _slices(case) * min(insertions, _slices(case)) * len(labelled) * len(classes) for case in unlabelled
+        options = TffsOptions(preset=choices.preset, **choices.place.asked)
+        configuration = self._configuration(choices.weights)
+        work = count_cases(
+            [node_geometry(case.volume, transform="ignore") for case in labelled],
+            [node_geometry(case.volume, transform="ignore") for case in unlabelled],
+            options,
+            classes=len(classes),
+            channels=max((len(case.volumes) for case in unlabelled), default=1),
+            zoomed=configuration is not None and regions_shown(options, configuration),
         )
-        per_slice = _feature_bytes(self._configuration(choices.weights))
-        voxels = sum(case.volume.GetImageData().GetNumberOfPoints() for case in (*labelled, *unlabelled))
-        features = sum(_slices(case) for case in labelled) * per_slice
-        disk = voxels * (FLOAT + 2) + sum(
-            case.volume.GetImageData().GetNumberOfPoints() * FLOAT * (len(classes) + 3) for case in unlabelled
+        size = configuration.image_size if configuration is not None else 1024
+        bytes_of = {"feature_bytes": _feature_bytes(size), "template_bytes": _template_bytes(size)}
+        found = estimate(work, Costs(encode=0, prompt=0, track=0, attend=0, device="cpu", **bytes_of))
+        written = sum(
+            volume.GetImageData().GetNumberOfPoints() * FLOAT
+            for case in (*labelled, *unlabelled)
+            for volume in case.volumes
         )
-        case_features = max((_slices(case) for case in unlabelled), default=0) * per_slice
         there = next(parent for parent in (Path(output), *Path(output).parents) if parent.exists())
         return {
             "cases": len(unlabelled),
-            "frames": frames,
-            "memory": 1.2e9 + case_features,
-            "features": case_features,  # of the largest case: what a graphics card should hold
+            "frames": work.tracked,
+            "memory": found.memory,
+            # Of the largest case: what a graphics card should hold.
+            "features": work.largest_case * bytes_of["feature_bytes"],
             "memory_free": psutil.virtual_memory().available,
-            "disk": features + disk,
+            "disk": found.disk + written,
             "disk_free": shutil.disk_usage(there).free,
         }
 
-    def _configuration(self, name):
-        return next((entry.configuration for entry in self.weights() if entry.name == name), None)
+    def _configuration(self, weights):
+        """How weights are built, by their name or path; None for a file that nothing is known of."""
+        from SSLSegLib.errors import WeightsError
+        from SSLSegLib.weights.sidecar import read_sidecar
+
+        for entry in self.weights():
+            if weights == entry.name or Path(weights).name == entry.relative_path:
+                return entry.configuration
+        try:
+            beside = read_sidecar(Path(weights))
+        except WeightsError:  # the run says so
+            return None
+        return beside.configuration if beside is not None else None
 
     @staticmethod
     def expectedQuality(job):
@@ -228,11 +249,11 @@ class PanelLogic:
         return setting("JobFolder", "") or str(Path.home() / "SSLSeg")
 
 
-def _slices(case):
-    return case.volume.GetImageData().GetDimensions()[2]
-
-
-def _feature_bytes(configuration):
+def _feature_bytes(size):
     """Bytes of one slice's image features: three levels at a quarter, an eighth and a sixteenth of the frame."""
-    size = configuration.image_size if configuration is not None else 1024
     return sum((size // scale) ** 2 * channels for scale, channels in ((4, 32), (8, 64), (16, 256))) * FLOAT
+
+
+def _template_bytes(size):
+    """Bytes of a labelled slice's keys and values in the four layers of the memory attention."""
+    return (size // 16) ** 2 * (256 + 64) * 4 * FLOAT

@@ -53,27 +53,26 @@ def _is_reviewed(case):
 def estimate_text(session, choices, speed):
     """What the run will take, in one or two sentences; ``speed`` in seconds a slice, 0 before the first run."""
     if session.parameters.method != "tffs":
-        count = len(session.cases.with_role("unlabelled"))
-        return _("{n} cases, each slice from the labelled slices that are most like it.").format(n=count)
-    estimate = session.logic.estimate(choices, session.output, session.weights_folder)
+        # What a slice costs depends on how many templates are like it, which only the run finds out.
+        text = _(
+            "{n} cases, each slice from the labelled slices that are most like it. Time, memory and disk are not "
+            "estimated for this method."
+        )
+        return text.format(n=len(session.cases.with_role("unlabelled"))) + _of_reviewed(session)
+    estimate = session.logic.estimate(choices, session.output)
     took = (
         _("about {time}").format(time=duration(speed * estimate["frames"]))
         if speed
         else _("time unknown before the first run with these weights (Check in 2. Method measures it)")
     )
-    text = _("{cases} cases, {frames} slices to track: {time}; {memory} GB of memory, {disk} GB of disk.").format(
+    text = _("{cases} cases, up to {frames} slices to track: {time}; {memory} GB of memory, {disk} GB of disk.").format(
         cases=estimate["cases"],
         frames=f"{estimate['frames']:,}",
         time=took,
         memory=f"{estimate['memory'] / 1e9:.1f}",
         disk=f"{max(estimate['disk'], 1e8) / 1e9:.1f}",
     )
-    if reviewed := sum(_is_reviewed(case) for case in session.cases.with_role("unlabelled")):
-        sentence = _(
-            "Reviewed cases ({n}) are segmented anew, their labels stay in the scene; “Use reviewed cases as labelled” "
-            "(4. Results) spares them."
-        )
-        text += " " + sentence.format(n=reviewed)
+    text += _of_reviewed(session)
     if estimate["memory"] > estimate["memory_free"]:
         text += " " + _("Only {n} GB of memory are free.").format(n=f"{estimate['memory_free'] / 1e9:.1f}")
     if session.card_free is not None and estimate["features"] > session.card_free:
@@ -82,3 +81,15 @@ def estimate_text(session, choices, speed):
     if estimate["disk"] > estimate["disk_free"]:
         text += " " + _("Only {n} GB of disk are free.").format(n=f"{estimate['disk_free'] / 1e9:.1f}")
     return text
+
+
+def _of_reviewed(session):
+    """What happens to reviewed cases, as a sentence to add; empty where there are none."""
+    reviewed = sum(_is_reviewed(case) for case in session.cases.with_role("unlabelled"))
+    if not reviewed:
+        return ""
+    sentence = _(
+        "Reviewed cases ({n}) are segmented anew, their labels stay in the scene; “Use reviewed cases as labelled” "
+        "(4. Results) spares them."
+    )
+    return " " + sentence.format(n=reviewed)

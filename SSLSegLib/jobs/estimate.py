@@ -6,7 +6,7 @@ insertions per class and pair of cases). What one of each costs is measured on a
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from SSLSegLib.tffs.attention import KeyValues
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.options import TffsOptions
+    from SSLSegLib.weights.configuration import Sam2Configuration
 
 __all__ = [
     "Costs",
     "Estimate",
     "Work",
+    "count_cases",
     "count_work",
     "estimate",
     "estimate_run",
     "measure_costs",
+    "regions_shown",
 ]
 
 _PROGRAM = 1.2e9  # bytes: Python with torch, SimpleITK and the weights
@@ -147,23 +150,48 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
         CaseError: An image is missing or damaged.
     """
     from SSLSegLib.cases.reading import read_geometry
+
+    return count_cases(
+        [read_geometry(cohort, case) for case in cohort.labelled],
+        [read_geometry(cohort, case) for case in cohort.unlabelled if case.id not in skip],
+        options,
+        classes=len(cohort.classes),
+        channels=max((len(case.images) for case in cohort.unlabelled), default=1),
+        zoomed=zoomed,
+    )
+
+
+def count_cases(
+    labelled: "Sequence[Geometry]",
+    unlabelled: "Sequence[Geometry]",
+    options: "TffsOptions",
+    *,
+    classes: int,
+    channels: int = 1,
+    zoomed: bool = False,
+) -> Work:
+    """:func:`count_work` of cases whose grids are known: reads nothing.
+
+    Args:
+        labelled, unlabelled: The grids of all labelled cases and of the unlabelled ones to do.
+        options, zoomed: See there.
+        classes, channels: How many.
+    """
     from SSLSegLib.tffs.turns import REACH, turns
     from SSLSegLib.tffs.view import PLANES, planes_worth, slices_at_most
 
-    labelled = [read_geometry(cohort, case) for case in cohort.labelled]
-    unlabelled = [read_geometry(cohort, case) for case in cohort.unlabelled if case.id not in skip]
-    classes = len(cohort.classes)
     views = classes if zoomed else 1  # of a slice in each plane
 
-    def planes(case: "Geometry | None" = None) -> tuple[int, ...]:
-        volumes = (*labelled, case) if case else labelled
-        return planes_worth(volumes)[: options.insertions] if zoomed else PLANES[:1]
+    of_labelled = planes_worth(labelled)[: options.insertions] if zoomed else PLANES[:1]
+
+    def planes(case: "Geometry") -> tuple[int, ...]:
+        return of_labelled if len(planes_worth([case])) > 1 else PLANES[:1]
 
     def seen(case: "Geometry", some: tuple[int, ...]) -> int:
         return sum(slices_at_most(case.shape, plane) for plane in some)
 
     limit = options.max_conditioning_slices or math.inf
-    prompted = [[min(slices_at_most(case.shape, plane), limit) for plane in planes()] for case in labelled]
+    prompted = [[min(slices_at_most(case.shape, plane), limit) for plane in of_labelled] for case in labelled]
     longest = [max(some, default=0) for some in prompted]
     tracked = attended = 0
     for case in unlabelled:
@@ -172,7 +200,7 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
             frames = slices * len(range(min(options.insertions, slices))[turn.insertions])
             tracked += frames * classes
             attended += frames * classes * longest[turn.labelled]
-    labelled_slices = sum(seen(case, planes()) for case in labelled) * views
+    labelled_slices = sum(seen(case, of_labelled) for case in labelled) * views
     voxels = [math.prod(case.shape) for case in unlabelled]
     return Work(
         encoded=(labelled_slices if unlabelled else 0) + sum(seen(case, planes(case)) for case in unlabelled) * views,
@@ -185,9 +213,14 @@ def count_work(cohort: Cohort, options: "TffsOptions", *, skip: Collection[str] 
         voxels=sum(voxels),
         largest_voxels=max(voxels, default=0),
         classes=classes,
-        channels=max((len(case.images) for case in cohort.unlabelled), default=1),
+        channels=channels,
         findings=REACH + 2 if zoomed else 0,
     )
+
+
+def regions_shown(options: "TffsOptions", configuration: "Sam2Configuration") -> bool:
+    """:func:`SSLSegLib.pipelines.place.zoomed` before any weights are loaded: imports no torch."""
+    return configuration.place_prompts and options.place is not False
 
 
 def measure_costs(engine: "TffsEngine", image_size: int, *, slices: int = 3) -> Costs:

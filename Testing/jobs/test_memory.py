@@ -7,7 +7,7 @@ from small_job import contents
 
 from SSLSegLib.errors import JobError
 from SSLSegLib.jobs import segmenting
-from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs
+from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs, regions_shown
 from SSLSegLib.jobs.events import read_events
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.retry import Attempt, is_out_of_memory, retry_smaller, smaller
@@ -16,6 +16,9 @@ from SSLSegLib.jobs.runner import run_job
 from SSLSegLib.progress import silent
 from SSLSegLib.pseudolabels.storage import load_pseudo_label
 from SSLSegLib.tffs.chain import Tracker
+from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.tffs.place import use_of_place
+from SSLSegLib.weights.configuration import Sam2Configuration
 
 
 def gpu_full():
@@ -121,6 +124,14 @@ def test_work_is_counted_as_the_engine_does_it(small_manifest, small_finished):
     assert work.tracked <= done["tracked"] <= work.tracked + 4 * 2  # empty slices of the block are tracked besides
     assert work.prompted >= done["prompted"]
     assert count_work(parameters.loaded_cohort(), parameters.options, skip=["c1", "c2", "c3"]).tracked == 0
+
+
+@pytest.mark.parametrize("asked", [None, True, False])
+@pytest.mark.parametrize("trained_for_it", [True, False])
+def test_whether_regions_are_shown_is_known_before_weights_are_loaded(asked, trained_for_it):
+    configuration = Sam2Configuration(place_prompts=trained_for_it)
+    told = use_of_place(asked, configuration) == "told"
+    assert regions_shown(TffsOptions(place=asked), configuration) == told
 
 
 def test_costs_are_measured_with_the_real_engine_and_grow_into_an_estimate(small_manifest):

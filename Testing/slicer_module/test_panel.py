@@ -8,6 +8,13 @@ import slicer
 from helpers_module import quiet, texts
 from slicerhost import pythonqt_lint
 
+from SSLSegLib.cases.cohort import Cohort
+from SSLSegLib.jobs.estimate import count_work
+from SSLSegLib.jobs.events import read_events
+from SSLSegLib.pipelines.place import zoomed
+from SSLSegLib.tffs.options import TffsOptions
+from SSLSegLib.weights.loading import load_sam2
+
 MODULE_FOLDER = Path(__file__).resolve().parents[2] / "SSLSeg"
 UI = MODULE_FOLDER / "Resources" / "UI" / "SSLSeg.ui"
 
@@ -104,7 +111,39 @@ def test_a_cohort_fills_the_table_and_enables_the_button(loaded):
     ]
     assert [row[0] for row in texts(loaded.ui.classesTable)] == ["class 1", "class 2"]
     assert loaded.ui.applyButton.enabled, loaded.ui.applyButton.toolTip
-    assert "2 cases, 200 slices" in loaded.ui.estimateLabel.text
+    assert "2 cases, up to 200 slices" in loaded.ui.estimateLabel.text
+
+
+def test_the_slices_to_track_are_those_that_a_run_of_the_same_cases_has_tracked(loaded, finished_job):
+    events = read_events(finished_job / "events.jsonl")
+    tracked = [each["total"] for each in events if each["event"] == "progress" and each["stage"] == "Segmenting"]
+    assert f"up to {tracked[-1]} slices" in loaded.ui.estimateLabel.text
+
+
+@pytest.mark.parametrize(("place", "count"), [("auto", "1,016"), ("no", "400")])
+def test_thin_slices_are_counted_from_all_sides_with_weights_that_look_there_as_the_run_counts_them(
+    host, panel, tmp_path, place, count
+):
+    from small_cohort import write_small_cohort
+    from SSLSegPanel.settings import Place
+
+    path = write_small_cohort(tmp_path / "thin", slices=10, size=(36, 32), thickness=1.0)
+    panel.casesSection.load(path)
+    quiet(host, panel)
+    panel.session.parameters.place = Place(place)
+    panel.refresh()
+    options = TffsOptions(preset="balanced", **Place(place).asked)
+    work = count_work(Cohort.load(path), options, zoomed=zoomed(options, load_sam2("sslseg-small", "cpu")))
+    assert f"up to {work.tracked:,} slices" in panel.ui.estimateLabel.text
+    assert f"{work.tracked:,}" == count
+
+
+def test_vessa_says_that_it_is_not_estimated(host, loaded):
+    loaded.session.parameters.method = "vessa"
+    loaded.refresh()
+    text = loaded.ui.estimateLabel.text
+    assert text.startswith("2 cases, each slice")
+    assert "not estimated" in text
 
 
 def test_volumes_of_the_scene_become_cases_with_the_segmentation_that_was_drawn_on_them(host, loaded):
