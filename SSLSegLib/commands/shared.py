@@ -165,9 +165,9 @@ PlaceOption = Annotated[
     typer.Option(
         "--place/--no-place",
         help="Let the place of a class in the labelled scans count too, for scans that show the same field of view; "
-        "frames then show that place only, of thin slices from three sides, and each insertion is told what those "
-        "before it found. Not in the paper. Default: yes with weights that were trained for it (the bundled ones), but "
-        "for the preset paper; `expect` with and without it tells whether it helps.",
+        "frames then show that place only, of thin slices from three sides, and later insertions are told what earlier "
+        "ones found. Not in the paper. Default: yes with weights that were trained for it (the bundled ones), but for "
+        "the preset paper; `expect` with and without it tells whether it helps.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]

@@ -4,6 +4,7 @@ The work of TFFS is countable from headers: slices to encode, slices to prompt, 
 insertions per class and pair of cases). What one of each costs is measured on a few random slices with the real model.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Collection, Sequence
@@ -50,7 +51,7 @@ class Work:
         longest_template: Slices of the longest labelled case.
         voxels, largest_voxels: Of all unlabelled cases still to do, and of the largest.
         classes, channels: How many.
-        findings: Volumes kept of what insertions found while they tell each other.
+        told: Volumes kept of what a first look found.
     """
 
     encoded: int
@@ -64,7 +65,7 @@ class Work:
     largest_voxels: int
     classes: int
     channels: int
-    findings: int
+    told: int
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def count_cases(
         options, zoomed: See there.
         classes, channels: How many.
     """
-    from SSLSegLib.tffs.turns import REACH, turns
+    from SSLSegLib.tffs.looks import looks
     from SSLSegLib.tffs.view import PLANES, planes_worth, slices_at_most
 
     views = classes if zoomed else 1  # of a slice in each plane
@@ -195,11 +196,11 @@ def count_cases(
     longest = [max(some, default=0) for some in prompted]
     tracked = attended = 0
     for case in unlabelled:
-        for turn in turns(planes(case), options.insertions, len(labelled), told=zoomed):
-            slices = slices_at_most(case.shape, turn.plane)
-            frames = slices * len(range(min(options.insertions, slices))[turn.insertions])
-            tracked += frames * classes
-            attended += frames * classes * longest[turn.labelled]
+        for each in itertools.chain(*looks(planes(case), options.insertions, len(labelled), told=zoomed)):
+            slices = slices_at_most(case.shape, each.plane)
+            frames = slices * len(each.of(range(min(options.insertions, slices)))) * classes
+            tracked += frames
+            attended += frames * longest[each.labelled]
     labelled_slices = sum(seen(case, of_labelled) for case in labelled) * views
     voxels = [math.prod(case.shape) for case in unlabelled]
     return Work(
@@ -214,7 +215,7 @@ def count_cases(
         largest_voxels=max(voxels, default=0),
         classes=classes,
         channels=channels,
-        findings=REACH + 2 if zoomed else 0,
+        told=2 if zoomed else 0,
     )
 
 
@@ -274,7 +275,7 @@ def estimate(work: Work, costs: Costs) -> Estimate:
         + work.attended * costs.attend
     )
     # Image and display range; sums of p and p^2, of all runs and of those in hand; maps of every class and their merge.
-    arrays = 4 * work.largest_voxels * (2 * work.channels + 4 + 2 * work.classes + 4 + work.findings)
+    arrays = 4 * work.largest_voxels * (2 * work.channels + 4 + 2 * work.classes + 4 + work.told)
     program = 0 if costs.device.startswith("cuda") else _PROGRAM
     on_disk = int(program + arrays + work.longest_template * costs.template_bytes)
     scratch = work.labelled_slices * costs.feature_bytes

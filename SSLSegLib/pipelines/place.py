@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from SSLSegLib.cases.classes import SegmentClass
+from SSLSegLib.tffs.looks import looks
 from SSLSegLib.tffs.options import TffsOptions
-from SSLSegLib.tffs.turns import turns
 from SSLSegLib.tffs.view import PLANES, View, class_view, planes_worth
 
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ class ClassPlace:
     def frames(self, geometry: "Geometry", insertions: int) -> int:
         """How many frames so many insertions of each labelled case into a case of that geometry track."""
         total = 0
-        for turn in turns(self.planes(geometry, insertions), insertions, len(self._labelled), told=self._zoomed):
-            slices = self.view(geometry, turn.plane).size(geometry.shape)[0]
-            total += slices * len(range(min(insertions, slices))[turn.insertions])
+        for some in looks(self.planes(geometry, insertions), insertions, len(self._labelled), told=self._zoomed):
+            for each in some:
+                slices = self.view(geometry, each.plane).size(geometry.shape)[0]
+                total += slices * len(each.of(range(min(insertions, slices))))
         return total
 
     def prior(self, geometry: "Geometry", plane: int = 0) -> np.ndarray:

@@ -14,8 +14,8 @@ from SSLSegLib.pipelines.encoding import EncodedCase, LabelledCase, encode_label
 from SSLSegLib.pipelines.place import ClassPlace, class_places, frames_to_track
 from SSLSegLib.pipelines.tracking import Tracking
 from SSLSegLib.progress import Progress, silent
+from SSLSegLib.tffs.looks import looks, sharpened
 from SSLSegLib.tffs.options import TffsOptions
-from SSLSegLib.tffs.turns import REACH, Findings, turns
 from SSLSegLib.tffs.view import PLANES, View
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def ensemble(
     """Algorithm 2 for one class of one case: the mean over R x M insertions, and the variance between them.
 
     Labelled cases that do not show the class are left out, and the mean is over those used. The insertions of a
-    labelled case take the planes in turn, each told what those before it found (:mod:`SSLSegLib.tffs.turns`).
+    labelled case take the planes in turn. Where the place is told the mean is that of the second look, which is told
+    what the first found (:mod:`SSLSegLib.tffs.looks`).
 
     Args:
         where: The place of the class: what frames show, and in which planes.
@@ -119,27 +120,27 @@ def ensemble(
     shown = [each for each in labelled if each.shows(segment)]
     planes = where.planes(image.geometry, insertions)
     progress = tracking.tracking(image.case)
-    prior = cache(lambda plane: where.prior(image.geometry, plane))
-    findings = Findings(shape)
-    counted: dict[View, ProbabilitySums] = {}
-    for turn in turns(planes, insertions, len(shown), told=told):  # line 2
-        each, view = shown[turn.labelled], where.view(image.geometry, turn.plane)
-        slices, *in_plane = view.size(shape)
-        in_plane = tuple(in_plane)
-        features = image.features(view, tracking.encoding(image.case))
-        template = each.template(engine, segment, where.view(each.geometry, turn.plane), in_plane)
-        if template is None:
-            continue
-        drawn = insertion_positions(seed, image.case.id, each.case.id, segment.name, slices, insertions)  # line 3
-        place = findings.told(prior(turn.plane), view) if told else None
-        sums = ProbabilitySums(slices, in_plane, engine.device)  # line 1
-        positions = drawn[turn.insertions]
-        engine.propagate(features, template, positions, in_plane, sums, progress, place=place)  # lines 4 to 7
-        if told:
-            findings.add(view, sums)
-        if turn.counts:
-            counted.setdefault(view, ProbabilitySums(slices, in_plane, engine.device)).add(sums)
-    return joined(counted.items(), shape)  # line 9
+    known = cache(lambda plane: where.prior(image.geometry, plane))
+    found = None
+    for some in looks(planes, insertions, len(shown), told=told):
+        runs: dict[View, ProbabilitySums] = {}
+        for each in some:
+            case, view = shown[each.labelled], where.view(image.geometry, each.plane)
+            slices, *in_plane = view.size(shape)
+            in_plane = tuple(in_plane)
+            sums = runs.setdefault(view, ProbabilitySums(slices, in_plane, engine.device))  # line 1
+            features = image.features(view, tracking.encoding(image.case))
+            template = case.template(engine, segment, where.view(case.geometry, each.plane), in_plane)
+            if template is None:
+                continue
+            drawn = insertion_positions(seed, image.case.id, case.case.id, segment.name, slices, insertions)  # line 3
+            place = None
+            if told:
+                place = known(each.plane) if found is None else view.seen(found)
+            engine.propagate(features, template, each.of(drawn), in_plane, sums, progress, place=place)  # lines 4 to 7
+        mean, variance = joined(runs.items(), shape)  # line 9
+        found = sharpened(mean)
+    return mean, variance
 
 
 def segment_case(
@@ -191,7 +192,7 @@ def segment_case(
             seed=seed,
             labelled=[each.case.id for each in labelled],
             options=options.model_dump(mode="json")
-            | {"place": use, "views": views, "turns_told": REACH if use == "told" else None},
+            | {"place": use, "views": views, "looks": 2 if use == "told" and options.insertions > 1 else 1},
             weights=model.name,
             weights_sha256=model.sha256,
         ),

@@ -31,10 +31,10 @@ from SSLSegLib.checkpoint.samples import CHANGES
 from SSLSegLib.seeds import named_rng
 from SSLSegLib.tffs.engine import TffsEngine
 from SSLSegLib.tffs.ensemble import ProbabilitySums, joined
+from SSLSegLib.tffs.looks import looks, sharpened
 from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.place import place_prior
 from SSLSegLib.tffs.positions import insertion_positions
-from SSLSegLib.tffs.turns import Findings, turns
 from SSLSegLib.tffs.view import PLANES, View, class_view
 from SSLSegLib.weights.loading import load_sam2
 
@@ -89,31 +89,30 @@ def segment(
 ) -> np.ndarray:
     """The mean probability of the last image's voxels, from the others and their masks."""
     shape = images[-1].shape[1:]
-    planes = planes[:insertions]
-    findings = Findings(shape)
-    counted: dict[View, ProbabilitySums] = {}
-    encoded, templates = {}, {}
-    for turn in turns(planes, insertions, len(masks), told=told):
-        view = class_view(masks, turn.plane) if told else View()
-        if view not in encoded:
-            encoded[view] = [engine.encode(slices_to_frames(view.seen(image), image_size)) for image in images]
-        *features, unlabelled = encoded[view]
-        known = [view.seen(mask) for mask in masks]
-        slices, *in_plane = view.size(shape)
-        in_plane = tuple(in_plane)
-        place = findings.told(place_prior(known, (slices, *in_plane)), view) if told else None
-        sums = ProbabilitySums(slices, in_plane)
-        if (view, turn.labelled) not in templates:
-            mask = known[turn.labelled].copy()
-            templates[view, turn.labelled] = engine.template(features[turn.labelled], mask, in_plane)
-        template = templates[view, turn.labelled]
-        at = insertion_positions(SEED, str(index), str(turn.labelled), "target", slices, insertions)
-        engine.propagate(unlabelled, template, at[turn.insertions], in_plane, sums, place=place)
-        if told:
-            findings.add(view, sums)
-        if turn.counts:
-            counted.setdefault(view, ProbabilitySums(slices, in_plane)).add(sums)
-    return joined(counted.items(), shape)[0]
+    found, encoded, templates = None, {}, {}
+    for some in looks(planes[:insertions], insertions, len(masks), told=told):
+        runs: dict[View, ProbabilitySums] = {}
+        for each in some:
+            view = class_view(masks, each.plane) if told else View()
+            if view not in encoded:
+                encoded[view] = [engine.encode(slices_to_frames(view.seen(image), image_size)) for image in images]
+            *features, unlabelled = encoded[view]
+            known = [view.seen(mask) for mask in masks]
+            slices, *in_plane = view.size(shape)
+            in_plane = tuple(in_plane)
+            place = None
+            if told:
+                place = place_prior(known, (slices, *in_plane)) if found is None else view.seen(found)
+            if (view, each.labelled) not in templates:
+                mask = known[each.labelled].copy()
+                templates[view, each.labelled] = engine.template(features[each.labelled], mask, in_plane)
+            template = templates[view, each.labelled]
+            at = each.of(insertion_positions(SEED, str(index), str(each.labelled), "target", slices, insertions))
+            sums = runs.setdefault(view, ProbabilitySums(slices, in_plane))
+            engine.propagate(unlabelled, template, at, in_plane, sums, place=place)
+        probability = joined(runs.items(), shape)[0]
+        found = sharpened(probability)
+    return probability
 
 
 def evaluate(
