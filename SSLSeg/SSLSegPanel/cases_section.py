@@ -54,7 +54,9 @@ class CasesSection:
             problem = case.problem()
             status = problem or self._status(case)
             count = case.segmentation.GetSegmentation().GetNumberOfSegments() if case.segmentation else 0
-            segments = _("{n} segments").format(n=count) if case.segmentation else ""
+            segments = (
+                (_("1 segment") if count == 1 else _("{n} segments").format(n=count)) if case.segmentation else ""
+            )
             for column, text in enumerate((case.name, role_label(case.role), segments, status)):
                 put(table, row, column, text, warn=bool(problem) and column == 3)
             table.item(row, 0).setToolTip(self._details(case))

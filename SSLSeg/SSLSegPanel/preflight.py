@@ -35,6 +35,11 @@ def missing_for_run(session):
     ignored = dict(session.parameters.ignoredSegments)  # Slicer's own has a get() without a default
     if labelled and not [name for name in segment_names(cases) if not ignored.get(name, False)]:
         found.append(_("Tick at least one class."))
+    else:
+        for case in labelled:
+            if not case.problem() and all(ignored.get(name, False) for name in segment_names([case])):
+                sentence = _("{name}: Its segmentation has none of the ticked classes: tick one, or ignore the case.")
+                found.append(sentence.format(name=case.name))
     problem = session.logic.weightsProblem(session.parameters.weights, session.weights_folder)
     if problem:
         found.append(problem)

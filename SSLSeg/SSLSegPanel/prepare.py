@@ -87,20 +87,19 @@ def prepare_steps(cases, choices, folder, *, kind=None):
         SSLSegError: A case cannot be used, naming it and the way out. What was written is removed.
     """
     from SSLSegLib.cases.cohort import Cohort
-    from SSLSegLib.errors import CaseError
 
     kind = kind or choices.method
     roles = ("labelled",) if kind == "expect" else ("labelled", "unlabelled")
     used = [case for case in cases if case.role in roles]
     for case in used:
-        if problem := case.problem():
-            raise CaseError(problem, case_id=case.name)
+        _require_usable(case)
     classes = classes_of(used, choices)
     inputs = Path(folder) / "inputs"
     try:
         entries = []
         for case in used:
             yield _("Writing {name}").format(name=case.name)
+            _require_usable(case)
             entry = yield from export_steps(
                 case, classes, inputs, case.segmentation if case.role == "labelled" else None
             )
@@ -113,6 +112,17 @@ def prepare_steps(cases, choices, folder, *, kind=None):
     except BaseException:
         _remove(folder)
         raise
+
+
+def _require_usable(case):
+    """People go on working while scans are written: asked before each."""
+    from SSLSegLib.errors import CaseError
+
+    if case.node.GetScene() is None:
+        sentence = _("It was removed from the table while scans were written.")
+        raise CaseError(sentence, case_id=case.name, remedy=_("start again without it."))
+    if problem := case.problem():
+        raise CaseError(problem, case_id=case.name)
 
 
 _BREATH = 0.02  # seconds between two looks of a window at its events
@@ -170,7 +180,8 @@ def export_steps(case, classes, folder, segmentation):
         images.append(f"images/{path.name}")
     entry = {"id": case.id, "role": case.role, "images": images}
     if segmentation is not None:
-        copied = yield from read_segments_steps(segmentation, case.volume, classes)
+        # By name, as the table shows them: these classes are numbered anew, an older value means another one.
+        copied = yield from read_segments_steps(segmentation, case.volume, classes, by_value=False)
         label = yield from aside(copied.label_map)
         path = folder / "labels" / f"{case.id}.nrrd"
         yield from aside(write_label, path, label, classes, reference=label.geometry)

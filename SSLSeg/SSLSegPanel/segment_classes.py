@@ -13,7 +13,7 @@ def segment_names(cases):
     for case in cases:
         segmentation = case.segmentation.GetSegmentation() if case.role == "labelled" and case.segmentation else None
         for index in range(segmentation.GetNumberOfSegments() if segmentation else 0):
-            name = segmentation.GetNthSegment(index).GetName()
+            name = segmentation.GetNthSegment(index).GetName().strip()
             counts[name] = counts.get(name, 0) + 1
     return counts
 
@@ -25,7 +25,7 @@ def segments_in_pieces(cases):
         segmentation = case.segmentation.GetSegmentation() if case.role == "labelled" and case.segmentation else None
         for index in range(segmentation.GetNumberOfSegments() if segmentation else 0):
             segment = segmentation.GetNthSegment(index)
-            found.setdefault(segment.GetName(), comes_in_pieces(segment))
+            found.setdefault(segment.GetName().strip(), comes_in_pieces(segment))
     return found
 
 

@@ -102,6 +102,7 @@ def read_segments_steps(
     classes: Sequence[SegmentClass],
     *,
     segments: Mapping[str, str] | None = None,
+    by_value: bool = True,
     overlap: Literal["refuse", "last"] = "refuse",
     transform: ParentTransform = "refuse",
     like: Geometry | None = None,
@@ -116,6 +117,8 @@ def read_segments_steps(
         volume_node: The image whose grid the label is for.
         classes: What to read. A class without a segment is absent in the label.
         segments: Segment ids by class name, for segments that are not named like their class.
+        by_value: A renamed segment is known by the value that its class had when this software made it; wrong where
+            classes are numbered anew.
         overlap: Voxels of two segments are refused, or go to the later class.
         transform: As in :func:`SSLSegLib.scene.volumes.node_to_volume`, for the volume's own parent transform.
         like: As there: the order in which the voxels are wished.
@@ -125,7 +128,7 @@ def read_segments_steps(
             :meth:`SegmentsAsLabel.label_map`, where segments overlap or ``like`` has other voxels than the volume.
     """
     geometry = node_geometry(volume_node, transform=transform)
-    ids = segment_ids(node, classes) | dict(segments or {})
+    ids = segment_ids(node, classes, by_value=by_value) | dict(segments or {})
     found = [each for each in classes if each.name in ids]
     if not found:
         present = [node.GetSegmentation().GetNthSegment(i).GetName() for i in range(_count(node))]
@@ -138,15 +141,18 @@ def read_segments_steps(
     return SegmentsAsLabel(parts, geometry, node.GetName(), overlap, like)
 
 
-def segment_ids(node: Any, classes: Sequence[SegmentClass]) -> dict[str, str]:
+def segment_ids(node: Any, classes: Sequence[SegmentClass], *, by_value: bool = True) -> dict[str, str]:
     """Segment ids by class name: segments of the class's name, or that this software made for the class."""
     segmentation = node.GetSegmentation()
-    by_name, by_value = {}, {}
+    names = {each.name for each in classes}
+    named, valued = {}, {}
     for index in range(_count(node)):
         segment, identifier = segmentation.GetNthSegment(index), segmentation.GetNthSegmentID(index)
-        by_name.setdefault(segment.GetName(), identifier)
-        by_value.setdefault(get_tag(segment, CLASS_VALUE_TAG), identifier)
-    found = {each.name: by_name.get(each.name, by_value.get(str(each.value))) for each in classes}
+        name = segment.GetName().strip()
+        named.setdefault(name, identifier)
+        if by_value and name not in names:  # a segment is one class
+            valued.setdefault(get_tag(segment, CLASS_VALUE_TAG), identifier)
+    found = {each.name: named.get(each.name, valued.get(str(each.value))) for each in classes}
     return {name: identifier for name, identifier in found.items() if identifier is not None}
 
 

@@ -202,6 +202,20 @@ def test_segments_are_found_by_name_by_value_or_as_told(scene) -> None:
     assert np.array_equal(told.array == 9, label.array == 1)
 
 
+def test_a_segment_that_is_named_like_one_class_is_not_another_one_by_its_value(scene) -> None:
+    volume, label, node = make()
+    first, second = (each.name for each in CLASSES)
+    node.GetSegmentation().RemoveSegment("Segment_1")
+    node.GetSegmentation().GetNthSegment(0).SetName(f" {second} ")
+    value = next(each.value for each in CLASSES if each.name == second)
+    anew = (SegmentClass(value=value, name=first), SegmentClass(value=1, name=second))
+    back = segmentation_to_label(node, volume, anew)
+    assert np.array_equal(back.array == 1, label.array == value)
+    assert not (back.array == value).any()
+    with pytest.raises(CaseError, match="none of the classes"):
+        segmentation_to_label(node, volume, anew[:1], by_value=False)
+
+
 def test_a_segmentation_of_surfaces_is_read_without_changing_it(scene) -> None:
     geometry = grid(spacing=(1, 1, 1), shape=(12, 12, 12))
     volume = volume_to_node(random_volume(geometry), "image")

@@ -9,6 +9,9 @@ import pytest
 import slicer
 from helpers_module import beating, longest_step, results_of, segment_masks, texts
 
+from SSLSegLib.cases.reading import read_label
+from SSLSegLib.errors import CaseError
+
 
 def user_state(panel):
     """Everything of the user's that a run must not touch."""
@@ -143,6 +146,35 @@ def test_a_case_that_cannot_be_prepared_is_named_and_leaves_no_files(host, loade
     assert "transform" in said[0]
     assert not list((tmp_path / "jobs").glob("run-*"))
     assert loaded.runSection.state == "idle"
+
+
+def test_a_case_without_a_class_is_not_given_the_segment_that_once_had_its_number(loaded, tmp_path):
+    first = loaded.session.cases.find("c0").segmentation.GetSegmentation()
+    first.GetNthSegment(0).SetName("tumour")  # its class gets the value 1, as “class 1” had when it was loaded
+    run = loaded.logic.prepare(folder=tmp_path / "prepared", weights=loaded.session.parameters.weights, report=False)
+    cohort = run.job.manifest.checked_parameters().loaded_cohort()
+    values = {each.name: each.value for each in cohort.classes}
+    assert sorted(values) == ["class 1", "class 2", "tumour"]
+    held = {case.id: {*np.unique(read_label(cohort, case).array)} - {0} for case in cohort.labelled}
+    assert held == {
+        "c0": {values["tumour"], values["class 2"]},
+        "c1": {values["class 1"], values["class 2"]},
+    }
+
+
+def test_a_case_with_none_of_the_ticked_classes_is_told_and_is_not_taken_for_another_class(loaded, tmp_path):
+    second = loaded.session.cases.find("c1").segmentation.GetSegmentation()
+    second.RemoveSegment(second.GetSegmentIdBySegmentName("class 2"))
+    loaded.session.parameters.ignoredSegments["class 1"] = True  # “class 2” is now the first class
+    loaded.refresh()
+    assert "c1: Its segmentation has none of the ticked classes" in loaded.ui.applyButton.toolTip
+    assert "c0:" not in loaded.ui.applyButton.toolTip
+    weights = loaded.session.parameters.weights
+    with pytest.raises(CaseError, match="none of the classes class 2"):
+        loaded.logic.prepare(folder=tmp_path / "prepared", weights=weights, ignored=["class 1"])
+    loaded.session.cases.find("c1").role = "ignored"
+    loaded.refresh()
+    assert loaded.ui.applyButton.enabled
 
 
 @pytest.mark.parametrize(
