@@ -11,7 +11,7 @@ from SSLSegPanel.history_table import HistoryTable
 from SSLSegPanel.job_run import JobRun
 from SSLSegPanel.refine_texts import first_labels_label, guide_label, method_label, preset_label, purpose
 from SSLSegPanel.review import being_corrected
-from SSLSegPanel.session import UNIMATCH_PACKAGES, missing_packages, show_error
+from SSLSegPanel.session import UNIMATCH_PACKAGES, in_sentences, missing_packages, show_error
 from SSLSegPanel.widgets import enable, tell, timer
 
 __all__ = ["RefineSection"]
@@ -208,15 +208,20 @@ class RefineSection:
         elif progress.ended == "cancelled":
             self.say(_("The training was stopped. Press Refine the labels to go on where it was."))
         else:
-            self.say(f"{progress.message} {progress.remedy}".strip() or _("The training failed: see its log."))
+            self.say(in_sentences(progress.message, progress.remedy) or _("The training failed: see its log."))
 
     def _kill(self):
         if self.running:
             self.training.kill()
 
     def onAttach(self, checked=False):
-        with slicer.util.tryWithErrorDisplay(_("The job could not be opened.")):
-            self.attach(JobRun.open(Path(self.ui.attachEdit.currentPath)))
+        folder = Path(self.ui.attachEdit.currentPath)
+        if not (folder / "manifest.json").is_file() and (folder / "job" / "manifest.json").is_file():
+            folder = folder / "job"  # the folder of a run was named, which holds its inputs too
+        try:
+            self.attach(JobRun.open(folder))
+        except Exception as error:
+            show_error(error, _("The job could not be opened."))
 
     def attach(self, job):
         """Come back to a job of any kind: show its results, or follow it and show those of the run it refines."""

@@ -11,7 +11,7 @@ from SSLSegPanel.progress import duration
 from SSLSegPanel.publish import publish_result
 from SSLSegPanel.refinement import WITH_RESULTS
 from SSLSegPanel.review import restore_decision
-from SSLSegPanel.session import set_setting, setting, show_error
+from SSLSegPanel.session import in_sentences, set_setting, setting, show_error
 from SSLSegPanel.widgets import enable, tell
 
 __all__ = ["RunSection"]
@@ -243,7 +243,7 @@ class RunSection:
         elif progress.ended == "cancelled":
             text = _("Cancelled. Finished cases are kept in {folder}.").format(folder=run.job.folder)
         else:
-            text = f"{progress.message} {progress.remedy}".strip() or _("The run failed: see Details.")
+            text = in_sentences(progress.message, progress.remedy) or _("The run failed: see Details.")
         if self._can_go_on():
             text += " " + _("Press Go on to compute the others.")
         if progress.device and progress.ended == "finished":

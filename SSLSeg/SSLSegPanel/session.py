@@ -236,10 +236,17 @@ def show_error(error, doing=""):
     slicer.util.errorDisplay(f"{doing}\n\n{text}" if doing else text)
 
 
+def in_sentences(problem, remedy, between=" "):
+    """What is wrong and what to do, which elsewhere follows a colon."""
+    remedy = remedy or ""
+    return between.join(part for part in (problem, remedy[:1].upper() + remedy[1:]) if part)
+
+
 def _in_words(error):
     """What happened and, where that can be said, what to do."""
     if getattr(error, "remedy", None) is not None:
-        return str(error).replace(" What to do: ", "\n\n")
+        before, _mark, step = str(error).partition(" What to do: ")
+        return in_sentences(before, step, between="\n\n")
     if isinstance(error, MemoryError):
         return _("The computer has too little free memory. Close other programs, or crop or resample the scans.")
     if not isinstance(error, OSError) or error.errno is None:

@@ -22,6 +22,8 @@ DEFAULT_CT_WINDOW = Window(level=40, width=400)  # soft tissue
 
 _EXPECTED = "expected images/ (and labels/), an nnU-Net data set (dataset.json, imagesTr/), or DICOM series folders"
 
+_PARTS = ("images", "labels", "references", "imagesTr", "imagesTs", "labelsTr", "labelsTs")
+
 
 def discover_cohort(
     folder: Path | str | Sequence[Path | str],
@@ -79,6 +81,8 @@ def discover_cohort(
         series = [one for one in _folders_below(base) if is_series(one)]
         cases = make_cases({one.name: [one] for one in _distinct(series)}, _labels_of(base), {})
     if not cases:
+        if base.name in _PARTS:
+            raise CohortError(f"{base} is one folder of a data set.", remedy=f"choose {base.parent}, the folder above.")
         raise CohortError(f"No images were found in {base}.", remedy=f"{_EXPECTED}.")
 
     modality = modality or told.get("modality") or _dicom_modality(Path(cases[0].images[0])) or "MR"

@@ -131,7 +131,8 @@ def read_label_on(
     raise CaseError(
         f"The {which} {path.name} lies in another grid than the image: {label.geometry.difference(grid)}.",
         case_id=case.id,
-        remedy="give the label of this image, or allow resampling by nearest neighbour with --resample-labels.",
+        remedy="give the label of this image, or have it resampled by nearest neighbour: by --resample-labels on the "
+        "command line, in 3D Slicer by choosing it as the case's segmentation.",
     )
 
 

@@ -231,6 +231,10 @@ def test_two_files_of_one_name_are_refused(tmp_path):
 def test_a_folder_without_images_or_classes_says_what_is_expected(tmp_path):
     with pytest.raises(CohortError, match="no folder"):
         discover_cohort(tmp_path / "no")
+    (tmp_path / "images").mkdir()
+    with pytest.raises(CohortError, match=r"images is one folder of a data set.*the folder above"):
+        discover_cohort(tmp_path / "images")
+    (tmp_path / "images").rmdir()
     with pytest.raises(CohortError, match="expected images/"):
         discover_cohort(tmp_path)
     image(tmp_path / "images/a.nii.gz")

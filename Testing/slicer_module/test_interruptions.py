@@ -5,6 +5,8 @@ import slicer
 from helpers_module import quiet
 from slicerhost.fixtures import host, slicer_host  # noqa: F401 - pytest needs the names
 
+from SSLSegLib.errors import CaseError
+
 
 @pytest.fixture
 def errors(monkeypatch):
@@ -53,6 +55,35 @@ def test_a_scene_that_is_closed_while_its_scans_are_written_starts_no_run(host, 
     quiet(host, loaded)
     assert not errors
     assert not list((tmp_path / "jobs").glob("run-*"))
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [("segmentation", "A labelled case needs a segmentation"), ("case", "It was removed from the table")],
+)
+def test_what_is_deleted_while_scans_are_written_is_told_as_a_sentence(loaded, tmp_path, what, sentence):
+    from SSLSegPanel.prepare import RunChoices, finish, prepare_steps
+
+    case = loaded.session.cases.find("c1")
+    steps = prepare_steps(loaded.session.cases, RunChoices(), tmp_path / "run")
+    assert next(steps) == "Writing c0"
+    slicer.mrmlScene.RemoveNode(case.segmentation if what == "segmentation" else case.node)
+    with pytest.raises(CaseError, match=f"^Case c1: {sentence}"):
+        finish(steps)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_of_a_run_is_its_job_and_another_folder_is_told(host, loaded, errors, finished_job, tmp_path):  # noqa: F811
+    loaded.ui.attachEdit.setCurrentPath(str(tmp_path / "jobs"))
+    loaded.ui.attachButton.click()
+    assert "The job could not be opened." in errors[0]
+    assert "Check the path" in errors[0]
+    (tmp_path / "run-1").mkdir()
+    finished_job.rename(tmp_path / "run-1" / "job")
+    loaded.ui.attachEdit.setCurrentPath(str(tmp_path / "run-1"))
+    loaded.ui.attachButton.click()
+    host.wait_until(lambda: loaded.ui.resultsTable.rowCount == 2, 60)
+    assert len(errors) == 1
 
 
 def test_a_scene_that_is_closed_while_a_cohort_is_loaded_leaves_the_next_scene_empty(host, panel, inputs, errors):  # noqa: F811
