@@ -115,7 +115,7 @@ def test_the_mean_over_insertions_is_that_of_the_stock_predictor_doing_every_run
                 one = stock_run(predictor, unlabelled, frames(labelled), mask, position, tuple(in_plane), rough)
                 looks[-1].append(one.numpy())
             known = expit(3 * logit(np.mean(looks[-1], axis=0).astype(float)))  # the second look is told of the first
-        runs = looks[1] if told else looks[0] + looks[1]
+        runs = looks[0] + looks[1]
         expected = np.zeros((len(runs), *shape))
         expected[:, :, rows, columns] = runs
         assert np.std(runs) > 0.05, "the weights must do something for this test to mean anything"
@@ -153,8 +153,8 @@ def test_of_thin_slices_the_insertions_take_three_planes_in_turn_and_the_second_
     images = {case.id: to_display_range(read_volume(thin, case), "MR", None)[0] for case in thin.cases}
     steps, orders = [], [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
     found = None
+    total, count = np.zeros((2, *label.geometry.shape))
     for look in range(2):
-        total, count = np.zeros((2, *label.geometry.shape))
         for number, (turn, case) in itertools.product(2 * look + np.arange(2), enumerate(labelled)):
             order = orders[(number + turn) % 3]
             shown = np.any(list(known.values()), axis=0).transpose(order)
@@ -180,7 +180,7 @@ def test_of_thin_slices_the_insertions_take_three_planes_in_turn_and_the_second_
         mean = total / np.maximum(count, 1)
         found = expit(3 * logit(mean))
     assert max(steps) > 1, "slices must be left out for this test to mean anything"
-    assert set(np.unique(count)) > {1, 2}, "planes must overlap in part"
+    assert set(np.unique(count)) > {2, 6}, "planes must overlap in part"
     np.testing.assert_allclose(label.probability[0], mean, atol=1e-4)
     assert [view["plane"] for view in label.provenance["options"]["views"][name]] == [0, 1, 2]
 

@@ -103,8 +103,8 @@ def ensemble(
     """Algorithm 2 for one class of one case: the mean over R x M insertions, and the variance between them.
 
     Labelled cases that do not show the class are left out, and the mean is over those used. The insertions of a
-    labelled case take the planes in turn. Where the place is told the mean is that of the second look, which is told
-    what the first found (:mod:`SSLSegLib.tffs.looks`).
+    labelled case take the planes in turn; where the place is told the later ones are told what the others found
+    (:mod:`SSLSegLib.tffs.looks`).
 
     Args:
         where: The place of the class: what frames show, and in which planes.
@@ -122,8 +122,8 @@ def ensemble(
     progress = tracking.tracking(image.case)
     known = cache(lambda plane: where.prior(image.geometry, plane))
     found = None
+    runs: dict[View, ProbabilitySums] = {}
     for some in looks(planes, insertions, len(shown), told=told):
-        runs: dict[View, ProbabilitySums] = {}
         for each in some:
             case, view = shown[each.labelled], where.view(image.geometry, each.plane)
             slices, *in_plane = view.size(shape)

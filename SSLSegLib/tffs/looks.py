@@ -1,8 +1,8 @@
 """Two looks at a case: later insertions are told what earlier ones found. Not in the paper, where all are alike.
 
 Where a class lies in the labelled cases is a first guess. What a first look found, from all sides, is a better one: a
-structure that lies elsewhere than in the labelled cases is found where it was only grazed before. The first look then
-only tells the second.
+structure that lies elsewhere than in the labelled cases is found where it was only grazed before. The answer is the
+mean of both looks, as in the paper that of all insertions.
 """
 
 from collections.abc import Sequence

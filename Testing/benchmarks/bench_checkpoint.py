@@ -90,8 +90,8 @@ def segment(
     """The mean probability of the last image's voxels, from the others and their masks."""
     shape = images[-1].shape[1:]
     found, encoded, templates = None, {}, {}
+    runs: dict[View, ProbabilitySums] = {}
     for some in looks(planes[:insertions], insertions, len(masks), told=told):
-        runs: dict[View, ProbabilitySums] = {}
         for each in some:
             view = class_view(masks, each.plane) if told else View()
             if view not in encoded:
