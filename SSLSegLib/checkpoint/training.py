@@ -57,7 +57,7 @@ class TrainingOptions:
         validation: Batches of the fixed validation set.
         keep_every, validate_every: Seconds between saved states and between validations.
         device: Where it runs.
-        bfloat16: Compute in it where precision allows; None: on CUDA. Processors with AVX512-BF16 gain a quarter.
+        bfloat16: Compute in it where precision allows; None: on CUDA. Processors with AVX512-BF16 gain a fifth.
     """
 
     seed: int = 1
