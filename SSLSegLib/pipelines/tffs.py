@@ -121,9 +121,9 @@ def ensemble(
     planes = where.planes(image.geometry, insertions)
     progress = tracking.tracking(image.case)
     known = cache(lambda plane: where.prior(image.geometry, plane))
-    found = None
     runs: dict[View, ProbabilitySums] = {}
     for some in looks(planes, insertions, len(shown), told=told):
+        found = sharpened(joined(runs.items(), shape)[0]) if runs else None
         for each in some:
             case, view = shown[each.labelled], where.view(image.geometry, each.plane)
             slices, *in_plane = view.size(shape)
@@ -138,9 +138,7 @@ def ensemble(
             if told:
                 place = known(each.plane) if found is None else view.seen(found)
             engine.propagate(features, template, each.of(drawn), in_plane, sums, progress, place=place)  # lines 4 to 7
-        mean, variance = joined(runs.items(), shape)  # line 9
-        found = sharpened(mean)
-    return mean, variance
+    return joined(runs.items(), shape)  # line 9
 
 
 def segment_case(

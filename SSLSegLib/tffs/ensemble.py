@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .view import View
 
-__all__ = ["ProbabilitySums", "joined", "put_back"]
+__all__ = ["ProbabilitySums", "joined"]
 
 
 class ProbabilitySums:
@@ -83,9 +83,9 @@ def joined(runs: Iterable[tuple[View, ProbabilitySums]], shape: tuple[int, int, 
     mean, variance = np.zeros((2, *shape), np.float32)
     count = np.zeros(shape, np.uint16)
     for view, sums in runs:
-        box = view.box(shape)
+        box, step = view.box(shape), view.step(shape)
         for into, found in ((mean, sums.total), (variance, sums.total_squared)):
-            into[box] += put_back(view, found, shape)
+            into[box] += np.moveaxis(_between(found, step), 0, view.plane)
         count[box] += sums.count
     np.maximum(count, 1, out=count)
     mean /= count
@@ -94,19 +94,9 @@ def joined(runs: Iterable[tuple[View, ProbabilitySums]], shape: tuple[int, int, 
     return mean, np.maximum(variance, 0, out=variance)
 
 
-def put_back(view: View, found: torch.Tensor, shape: tuple[int, int, int]) -> np.ndarray:
-    """Maps (n, rows, columns) of what a view sees as the voxels of its box; linear between slices.
-
-    Args:
-        view: Whose slices they are of.
-        found: The maps.
-        shape: (K, J, I) of the volume.
-
-    Returns:
-        float32, of the shape of ``view.box(shape)``.
-    """
-    step = view.step(shape)
+def _between(found: torch.Tensor, step: int) -> np.ndarray:
+    """Maps (n, rows, columns) of every ``step``-th slice for all slices from the first to the last."""
     if step > 1:
         size = ((len(found) - 1) * step + 1, *found.shape[1:])
         found = F.interpolate(found[None, None], size, mode="trilinear", align_corners=True)[0, 0]
-    return np.moveaxis(found.cpu().numpy(), 0, view.plane)
+    return found.cpu().numpy()

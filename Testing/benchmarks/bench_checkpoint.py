@@ -89,9 +89,10 @@ def segment(
 ) -> np.ndarray:
     """The mean probability of the last image's voxels, from the others and their masks."""
     shape = images[-1].shape[1:]
-    found, encoded, templates = None, {}, {}
+    encoded, templates = {}, {}
     runs: dict[View, ProbabilitySums] = {}
     for some in looks(planes[:insertions], insertions, len(masks), told=told):
+        found = sharpened(joined(runs.items(), shape)[0]) if runs else None
         for each in some:
             view = class_view(masks, each.plane) if told else View()
             if view not in encoded:
@@ -110,9 +111,7 @@ def segment(
             at = each.of(insertion_positions(SEED, str(index), str(each.labelled), "target", slices, insertions))
             sums = runs.setdefault(view, ProbabilitySums(slices, in_plane))
             engine.propagate(unlabelled, template, at, in_plane, sums, place=place)
-        probability = joined(runs.items(), shape)[0]
-        found = sharpened(probability)
-    return probability
+    return joined(runs.items(), shape)[0]
 
 
 def evaluate(
