@@ -32,7 +32,7 @@ def tiny_training(schedule: Schedule = ONE_ITERATION, **changes) -> SelfTraining
 
 
 def write_small_cohort(
-    folder: Path, *, labelled=2, unlabelled=2, classes=2, slices=5, size=(40, 36), thickness=4.0
+    folder: Path, *, labelled=2, unlabelled=2, classes=2, slices=5, size=(40, 36), box=(12, 10), thickness=4.0
 ) -> Path:
     """A ``cohort.json`` over volumes of noise with one bright box per class; returns its path.
 
@@ -46,9 +46,9 @@ def write_small_cohort(
         label = np.zeros(image.shape, np.uint8)
         for value in range(1, classes + 1):
             row, column = rng.integers(4, 20, 2)
-            box = (slice(1, slices - 1), slice(row, row + 12), slice(column, column + 10))
-            label[box] = value
-            image[box] += 40 * value
+            inside = (slice(1, slices - 1), slice(row, row + box[0]), slice(column, column + box[1]))
+            label[inside] = value
+            image[inside] += 40 * value
         case = f"c{number}"
         known = "label" if number < labelled else "reference"
         cases.append(

@@ -122,7 +122,7 @@ class PanelLogic:
         )
         size = configuration.image_size if configuration is not None else 1024
         bytes_of = {"feature_bytes": _feature_bytes(size), "template_bytes": _template_bytes(size)}
-        found = estimate(work, Costs(encode=0, prompt=0, track=0, attend=0, device="cpu", **bytes_of))
+        found = estimate(work, Costs(encode=0, prompt=0, track=0, attend=0, register=0, device="cpu", **bytes_of))
         written = sum(
             volume.GetImageData().GetNumberOfPoints() * FLOAT
             for case in (*labelled, *unlabelled)

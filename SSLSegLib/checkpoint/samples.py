@@ -12,15 +12,28 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeds import named_rng
 from ..tffs.place import SPREAD
+from ..tffs.registration import registrable
 from .anatomy import Anatomy
 from .atlas import draw_anatomy
 from .familiar import PhantomPool, coarse, resized
 from .rendering import draw_contrast, related_contrast, render
-from .views import EVERYTHING, View, across, as_coarse, drawn_field, drawn_region, field_around, to_frames
+from .views import (
+    EVERYTHING,
+    View,
+    across,
+    as_coarse,
+    drawn_field,
+    drawn_region,
+    drawn_regions,
+    field_around,
+    to_frames,
+)
 
 __all__ = ["CHANGES", "Batch", "SampleOptions", "Samples", "Subjects", "draw_sample", "draw_subjects", "place_at"]
 
 CHANGES = ("same", "shifted", "new")
+_UNREGISTERED_SPREAD = 0.025
+_REGISTERED_CHANGES = (0.45, 0.3, 0.25)
 _SUBJECTS = 4  # of one anatomy: one is the chain's, one to three say where the target lies, one of them is labelled
 
 
@@ -38,6 +51,7 @@ class SampleOptions:
         phantoms: Share of samples from the abdomens of the phantom cohorts.
         zoomed: Share of the samples whose frames show the target's region, as the engine's do (``tffs.region``).
         resliced: Share of the samples whose slices lie across the volume, as the engine's other planes do.
+        registered: Share of the samples whose place is of labelled subjects registered to the chain's.
         changes: How often the second subject's contrast is the same, shifted, or a new one (``CHANGES``).
         pool: Anatomies with their subjects kept for reuse with new intensities, targets, views.
         renewal: Probability that a sample starts with a new anatomy.
@@ -52,9 +66,10 @@ class SampleOptions:
     phantoms: float = 0.0
     zoomed: float = 0.7
     resliced: float = 0.5
+    registered: float = 0.75
     changes: tuple[float, float, float] = (0.75, 0.2, 0.05)
     pool: int = 150
-    renewal: float = 0.06
+    renewal: float = 0.04
 
 
 @dataclass
@@ -63,6 +78,26 @@ class Subjects:
 
     anatomy: Anatomy
     labels: torch.Tensor
+    _moved: torch.Tensor | None = None
+
+    def moved(self, rng: np.random.Generator) -> torch.Tensor:
+        """Labels of all but the first, registered to the first by images of both as the engine does.
+
+        Done once, with a contrast drawn then. Returns uint8 (n - 1, K, J, I).
+        """
+        if self._moved is None:
+            tissues, every = self.anatomy.tissues, np.arange(self.labels.shape[1])
+            contrast = draw_contrast(rng, tissues)
+            change = str(rng.choice(CHANGES, p=_REGISTERED_CHANGES))
+            fixed, *moving = (
+                registrable(_display(render(labels, every, related_contrast(rng, contrast, tissues, how), rng)))
+                for labels, how in zip(self.labels, [change] + ["same"] * (len(self.labels) - 1), strict=True)
+            )
+            pairs = zip(moving, self.labels[1:], strict=True)
+            shape = self.labels.shape[1:]
+            found = [fixed.displacement(other, iterations=40).moved(x, shape, nearest=True) for other, x in pairs]
+            self._moved = torch.stack(found).to(torch.uint8)
+        return self._moved
 
 
 @dataclass
@@ -96,27 +131,38 @@ def draw_subjects(rng: np.random.Generator) -> Subjects:
     return Subjects(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(_SUBJECTS)]))
 
 
-def place_at(rng: np.random.Generator, masks: Sequence[torch.Tensor], slices: np.ndarray, side: int) -> torch.Tensor:
-    """Where labelled subjects have the targets, seen from another subject whose volume begins elsewhere.
+def _display(image: torch.Tensor) -> torch.Tensor:
+    """Display range, as for real volumes."""
+    low, high = np.percentile(image.numpy()[:, ::2, ::2], [0.5, 99.5])
+    return ((image - float(low)) / max(float(high - low), 1e-6)).clamp_(0, 1)
 
-    As ``tffs.place.place_prior``, for some slices only and with each subject moved along the slice axis at random.
+
+def place_at(
+    rng: np.random.Generator, masks: Sequence[torch.Tensor], slices: np.ndarray, side: int, *, registered: bool = False
+) -> torch.Tensor:
+    """Where labelled subjects have the targets, for some slices of another subject.
+
+    As ``tffs.place.moved_prior`` where they were registered to it. Otherwise by relative position and with each subject
+    moved along the slice axis at random: registration can fail.
 
     Args:
         masks: bool (T, K, rows, columns), one for each subject, of one K.
         slices: Of the other subject.
+        registered: The masks were moved to the other subject by registration: as they are, and hardly blurred.
 
     Returns:
         float32 (T, len(slices), side, side).
     """
     total = torch.zeros(())
+    spread = SPREAD if registered else _UNREGISTERED_SPREAD
     for mask in masks:
         depth = mask.shape[1]
-        moved = slices + depth * (0.1 if rng.random() < 0.15 else 0.03) * rng.normal()
-        weight = np.exp(-0.5 * ((np.arange(depth) - moved[:, None]) / (SPREAD * depth)) ** 2)
+        moved = slices + (0.0 if registered else depth * (0.1 if rng.random() < 0.15 else 0.03) * rng.normal())
+        weight = np.exp(-0.5 * ((np.arange(depth) - moved[:, None]) / (spread * depth)) ** 2)
         weight = torch.from_numpy(weight / np.maximum(weight.sum(1, keepdims=True), 1e-6)).float()
         small = F.interpolate(mask.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
         total = total + torch.einsum("lk,tkrc->tlrc", weight, small)
-    blurred = gaussian_filter(total.numpy() / len(masks), [0, 0, SPREAD * side, SPREAD * side], mode="nearest")
+    blurred = gaussian_filter(total.numpy() / len(masks), [0, 0, spread * side, spread * side], mode="nearest")
     return torch.from_numpy(blurred).clamp_(0, 1)
 
 
@@ -161,12 +207,20 @@ def draw_sample(
         (T, L, S / 4, S / 4).
     """
     anatomy = subjects.anatomy
-    order = torch.from_numpy(rng.permutation(len(subjects.labels)))
-    everyone = subjects.labels[order[: 2 + rng.integers(len(order) - 1)]]
+    registered = rng.random() < options.registered
+    if registered:
+        order = torch.from_numpy(rng.permutation(len(subjects.labels) - 1))
+        labels = subjects.labels[torch.stack([1 + order[0], torch.tensor(0)])]
+        others = subjects.moved(rng)[order[: 1 + rng.integers(len(order))]]
+    else:
+        order = torch.from_numpy(rng.permutation(len(subjects.labels)))
+        everyone = subjects.labels[order[: 2 + rng.integers(len(order) - 1)]]
+        labels, others = everyone[:2], everyone[2:]
     resliced = rng.random() < options.resliced
     if resliced:
-        everyone = across(everyone, int(rng.integers(1, 3)))
-    labels, others = everyone[:2], everyone[2:]
+        axis = int(rng.integers(1, 3))
+        labels = across(labels, axis)
+        others = across(others, axis) if len(others) else others
     count = len(anatomy.tissues)
     # Area of each structure in each slice, (2, K, structures).
     flat = labels.flatten(2).int() + torch.arange(2 * labels.shape[1]).view(2, -1, 1) * count
@@ -185,8 +239,12 @@ def draw_sample(
     if rng.random() < 0.5:  # the backward pass: the whole video reversed
         reference, run = reference[::-1].copy(), run[::-1].copy()
     if rng.random() < options.zoomed:
-        region = drawn_region(rng, [_is(x, leader) for x in (labels[0], *others)])
-        field, views = None, [region.of(labels.shape[-2:])] * 2
+        elsewhere = [_is(x, leader) for x in others]
+        if registered:
+            regions = drawn_regions(rng, _is(labels[0], leader), elsewhere)
+        else:
+            regions = [drawn_region(rng, [_is(labels[0], leader), *elsewhere])] * 2
+        field, views = None, [region.of(labels.shape[-2:]) for region in regions]
     else:
         field = field_around(rng, _is(labels[0, size[0].argmax()], leader))
         views = [drawn_field(rng, *field) for _ in range(2)]
@@ -206,7 +264,6 @@ def draw_sample(
         return drawn.mT if transpose else drawn
 
     frames, masks, everything = [], [], []
-    known = [asked(labels[0], views[0])]
     for subject, (slices, view) in enumerate(zip((reference, run), views, strict=True)):
         images = render(labels[subject], slices, contrasts[subject], rng)
         if resliced:
@@ -227,8 +284,12 @@ def draw_sample(
     scale = rng.uniform(0.5, 2.0)
     end = labels.shape[1] if reference[0] <= reference[-1] else -1
     distance = torch.tensor(np.abs(end - reference) * scale, dtype=torch.float32).round().clamp(min=1)
-    known += [asked(other, views[0] if field is None else drawn_field(rng, *field)) for other in others]
-    place = place_at(rng, known, run, options.image_size // 4)
+    if registered:
+        known = [asked(other, views[1]) for other in others]
+    else:
+        known = [asked(labels[0], views[0])]
+        known += [asked(other, views[0] if field is None else drawn_field(rng, *field)) for other in others]
+    place = place_at(rng, known, run, options.image_size // 4, registered=registered)
     return torch.cat(frames), torch.cat(masks, dim=1), distance, torch.cat(everything), place
 
 

@@ -69,8 +69,8 @@ class TrainingOptions:
     minutes: float = math.inf
     phantoms: float = 0.2
     new_contrast: float = 0.25
-    unplaced: float = 0.25
-    answered: float = 0.4
+    unplaced: float = 0.2
+    answered: float = 0.3
     matching: float = 1.0
     correspondence: float = 0.5
     easing: int = 2500

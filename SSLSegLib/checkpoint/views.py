@@ -16,6 +16,7 @@ __all__ = [
     "as_coarse",
     "drawn_field",
     "drawn_region",
+    "drawn_regions",
     "field_around",
     "to_frames",
 ]
@@ -72,7 +73,25 @@ def drawn_region(rng: np.random.Generator, masks: Sequence[torch.Tensor]) -> Reg
     Args:
         masks: bool (K, rows, columns) of the class, one for each subject.
     """
-    region = class_region([mask.numpy() for mask in masks], fill=rng.uniform(0.45, 0.75))
+    return _off_by_a_little(rng, class_region([mask.numpy() for mask in masks], fill=rng.uniform(0.45, 0.75)))
+
+
+def drawn_regions(rng: np.random.Generator, labelled: torch.Tensor, moved: Sequence[torch.Tensor]) -> list[Region]:
+    """As :func:`drawn_region`, of one size around each: the class in a labelled subject, masks moved to another.
+
+    Args:
+        labelled: bool (K, rows, columns).
+        moved: bool (K, rows, columns), at least one; where all are empty the labelled subject's region counts.
+    """
+    fill = rng.uniform(0.45, 0.75)
+    around = [[labelled.numpy()], [mask.numpy() for mask in moved]]
+    if not any(mask.any() for mask in around[1]):
+        around[1] = around[0]
+    sides = [stop - start for some in around for start, stop in [class_region(some, fill=fill).rows]]
+    return [_off_by_a_little(rng, class_region(some, fill=fill, least=max(sides))) for some in around]
+
+
+def _off_by_a_little(rng: np.random.Generator, region: Region) -> Region:
     bounds = []
     for start, stop in (region.rows, region.columns):
         moved = float(np.clip(start + 0.03 * (stop - start) * rng.normal(), 0.0, 1.0 - (stop - start)))

@@ -11,6 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from SSLSegLib.cases.cohort import Cohort
 
 if TYPE_CHECKING:
@@ -49,9 +51,10 @@ class Work:
         labelled_slices, largest_case: Slices of all labelled cases over all views, and of the largest unlabelled one
             over the planes of a class.
         longest_template: Slices of the longest labelled case.
+        registered: Pairs of a labelled and an unlabelled case.
         voxels, largest_voxels: Of all unlabelled cases still to do, and of the largest.
         classes, channels: How many.
-        told: Volumes kept of what a first look found.
+        told: Volumes kept of the place and of what a first look found.
     """
 
     encoded: int
@@ -61,6 +64,7 @@ class Work:
     labelled_slices: int
     largest_case: int
     longest_template: int
+    registered: int
     voxels: int
     largest_voxels: int
     classes: int
@@ -75,6 +79,7 @@ class Costs:
     Args:
         encode, prompt, track: Seconds a slice; ``track`` without the labelled slices attended to.
         attend: Seconds for each labelled slice that a tracked frame attends to.
+        register: Seconds for the registration of a pair of cases.
         feature_bytes: Image features of a slice.
         template_bytes: Projected keys and values of a labelled slice.
         device: Where they were measured.
@@ -84,6 +89,7 @@ class Costs:
     prompt: float
     track: float
     attend: float
+    register: float
     feature_bytes: int
     template_bytes: int
     device: str
@@ -211,11 +217,12 @@ def count_cases(
         labelled_slices=labelled_slices,
         largest_case=max((seen(case, planes(case)) for case in unlabelled), default=0),
         longest_template=int(max(longest, default=0)),
+        registered=len(labelled) * len(unlabelled) if zoomed else 0,
         voxels=sum(voxels),
         largest_voxels=max(voxels, default=0),
         classes=classes,
         channels=channels,
-        told=2 if zoomed else 0,
+        told=3 if zoomed else 0,
     )
 
 
@@ -260,6 +267,7 @@ def measure_costs(engine: "TffsEngine", image_size: int, *, slices: int = 3) -> 
         prompt=prompt / slices,
         track=max(tracking[1] - attend, 0.0),
         attend=attend,
+        register=_registration(engine),
         feature_bytes=features.nbytes // slices,
         template_bytes=template_bytes,
         device=str(engine.device),
@@ -273,6 +281,7 @@ def estimate(work: Work, costs: Costs) -> Estimate:
         + work.prompted * costs.prompt
         + work.tracked * costs.track
         + work.attended * costs.attend
+        + work.registered * costs.register
     )
     # Image and display range; sums of p and p^2, of all runs and of those in hand; maps of every class and their merge.
     arrays = 4 * work.largest_voxels * (2 * work.channels + 4 + 2 * work.classes + 4 + work.told)
@@ -297,6 +306,18 @@ def _timed(engine: "TffsEngine", work):
     if engine.device.type == "cuda":
         torch.cuda.synchronize(engine.device)
     return time.perf_counter() - began, result
+
+
+def _registration(engine: "TffsEngine") -> float:
+    """Seconds for a pair, from one with a part of its steps."""
+    from SSLSegLib.tffs.registration import ITERATIONS, SIZE, registrable, registration_device
+
+    volume = np.random.default_rng(0).random(SIZE, np.float32)
+    fixed = registrable(volume, device=registration_device(engine.device))
+    search, _ = _timed(engine, lambda: fixed.displacement(fixed, iterations=0))
+    some = ITERATIONS // 10
+    both, _ = _timed(engine, lambda: fixed.displacement(fixed, iterations=some))
+    return search + max(both - search, 0.0) * ITERATIONS / some
 
 
 def _nbytes(keys: "KeyValues") -> int:

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.tffs.features import VolumeFeatures
     from SSLSegLib.tffs.options import TffsOptions
+    from SSLSegLib.tffs.registration import Registrable
     from SSLSegLib.tffs.template import LabelledTemplate
     from SSLSegLib.weights.loading import LoadedSam2
 
 __all__ = ["STAGE", "EncodedCase", "LabelledCase", "encode_labelled", "labelled_views", "read_labelled"]
 
 STAGE = "Encoding labelled cases"
+_REGISTRABLE = 3  # grids for which a case is kept ready to be registered
 
 
 @dataclass(eq=False)
@@ -53,6 +55,7 @@ class EncodedCase:
     most: int = field(default=1, kw_only=True)
     _display: np.ndarray | None = field(default=None, init=False, repr=False)
     _features: dict[View, "VolumeFeatures"] = field(default_factory=dict, init=False, repr=False)
+    _registrable: dict[tuple, "Registrable"] = field(default_factory=dict, init=False, repr=False)
 
     def missing(self, views: Iterable[View]) -> list[View]:
         """Those of the views whose features are not at hand, each once."""
@@ -74,6 +77,20 @@ class EncodedCase:
             self._features[view] = self.engine.encode(frames, progress, folder=self._folder_of(view))
         self._features[view] = self._features.pop(view)  # asked for last
         return self._features[view]
+
+    def registrable(self, like: "Geometry") -> "Registrable":
+        """The images as registration to a volume of that grid sees them, turned to its orientation."""
+        from SSLSegLib.tffs.registration import SIZE, registrable, registration_device
+
+        size = tuple(map(min, like.shape, SIZE))
+        key = like.orientation, size
+        if key not in self._registrable:
+            if len(self._registrable) >= _REGISTRABLE:
+                del self._registrable[next(iter(self._registrable))]
+            channels = [self.geometry.reoriented(channel, like.orientation) for channel in self._read()]
+            device = registration_device(self.engine.device)
+            self._registrable[key] = registrable(np.stack(channels), size, device)
+        return self._registrable[key]
 
     def put_away(self) -> None:
         """Drop the images, which are read again if more features are asked for."""
@@ -203,7 +220,7 @@ def encode_labelled(
 def labelled_views(places: "Iterable[ClassPlace]", case: LabelledCase, options: "TffsOptions") -> list[View]:
     """What frames show of a labelled case, for all classes."""
     return [
-        place.view(case.geometry, plane)
+        place.labelled_view(case, plane)
         for place in places
         for plane in place.planes(case.geometry, options.insertions)
     ]

@@ -1,6 +1,7 @@
 """Where classes lie in labelled cases, seen from a case of any orientation and size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,18 +9,39 @@ import numpy as np
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.tffs.looks import looks
 from SSLSegLib.tffs.options import TffsOptions
-from SSLSegLib.tffs.view import PLANES, View, class_view, planes_worth
+from SSLSegLib.tffs.view import PLANES, View, planes_worth, view_around, view_size
 
 if TYPE_CHECKING:
     from SSLSegLib.cases.geometry import Geometry
-    from SSLSegLib.pipelines.encoding import LabelledCase
+    from SSLSegLib.pipelines.encoding import EncodedCase, LabelledCase
+    from SSLSegLib.tffs.registration import Displacement
     from SSLSegLib.weights.loading import LoadedSam2
 
-__all__ = ["ClassPlace", "class_places", "frames_to_track", "zoomed"]
+__all__ = ["Alignment", "ClassPlace", "PlaceWithin", "class_places", "frames_to_track", "zoomed"]
+
+
+class Alignment:
+    """Labelled cases laid on an unlabelled one by registration, each when it is first asked for.
+
+    Args:
+        image: The unlabelled case.
+    """
+
+    def __init__(self, image: "EncodedCase") -> None:
+        self.image = image
+        self._found: dict[str, Displacement] = {}
+
+    def displacement(self, case: "LabelledCase") -> "Displacement":
+        """Where each place of the unlabelled case lies in a labelled one, turned to the same orientation."""
+        if case.case.id not in self._found:
+            fixed = self.image.registrable(self.image.geometry)
+            self._found[case.case.id] = fixed.displacement(case.registrable(self.image.geometry))
+            case.put_away()
+        return self._found[case.case.id]
 
 
 class ClassPlace:
-    """Where a class lies in labelled cases, by relative position along anatomical axes.
+    """Where a class lies in labelled cases, and where it must then lie in others.
 
     A scan may be stored turned round, and still show what the others show.
 
@@ -34,6 +56,7 @@ class ClassPlace:
         self._labelled = [each for each in labelled if each.shows(segment)]
         self._value = segment.value
         self._zoomed = zoomed
+        self._sizes: dict[tuple[str, int], tuple[float, float]] = {}
         self._views: dict[tuple[str, int], View] = {}
 
     @property
@@ -46,13 +69,14 @@ class ClassPlace:
         volumes = (geometry, *(each.geometry for each in self._labelled))
         return planes_worth(volumes)[:insertions] if self._zoomed else PLANES[:1]
 
-    def view(self, geometry: "Geometry", plane: int = 0) -> View:
-        """What frames of a case with that geometry show."""
+    def labelled_view(self, case: "LabelledCase", plane: int = 0) -> View:
+        """What frames show of a labelled case: the class in the middle, of one size in all cases."""
         if not self._zoomed:
             return View()
-        key = geometry.orientation, plane
+        key = case.case.id, plane
         if key not in self._views:
-            self._views[key] = class_view(self._masks(geometry.orientation), plane)
+            mask = case.label == self._value
+            self._views[key] = view_around([mask], self._size(case.geometry.orientation, plane), plane)
         return self._views[key]
 
     def frames(self, geometry: "Geometry", insertions: int) -> int:
@@ -60,22 +84,52 @@ class ClassPlace:
         total = 0
         for some in looks(self.planes(geometry, insertions), insertions, len(self._labelled), told=self._zoomed):
             for each in some:
-                slices = self.view(geometry, each.plane).size(geometry.shape)[0]
+                view = view_around([], self._size(geometry.orientation, each.plane), each.plane)
+                slices = view.size(geometry.shape)[0]
                 total += slices * len(each.of(range(min(insertions, slices))))
         return total
 
-    def prior(self, geometry: "Geometry", plane: int = 0) -> np.ndarray:
-        """How often the class lies at each voxel of what frames show of a case with that geometry."""
-        from SSLSegLib.tffs.place import place_prior
+    def within(self, alignment: Alignment) -> "PlaceWithin":
+        """Where the class must lie in an unlabelled case."""
+        from SSLSegLib.tffs.place import moved_prior
 
-        view = self.view(geometry, plane)
-        masks = [view.seen(mask) for mask in self._masks(geometry.orientation)]
-        return place_prior(masks, view.size(geometry.shape))
+        geometry = alignment.image.geometry
+        masks = self._masks(geometry.orientation)
+        moved = ((alignment.displacement(each), mask) for each, mask in zip(self._labelled, masks, strict=True))
+        prior = moved_prior(moved, geometry.shape)
+        if not self._zoomed:
+            return PlaceWithin(prior, dict.fromkeys(PLANES, View()))
+        likely = [prior >= max(prior.max() / 2, 1e-3)]
+        sizes = {plane: self._size(geometry.orientation, plane) for plane in PLANES}
+        return PlaceWithin(prior, {plane: view_around(likely, size, plane) for plane, size in sizes.items()})
 
-    def _masks(self, orientation: str) -> list[np.ndarray]:
+    def _size(self, orientation: str, plane: int) -> tuple[float, float]:
+        key = orientation, plane
+        if key not in self._sizes:
+            self._sizes[key] = view_size(list(self._masks(orientation)), plane)
+        return self._sizes[key]
+
+    def _masks(self, orientation: str) -> Iterator[np.ndarray]:
         # Made when asked for: those of all classes at once would fill the memory.
         masks = ((each.label == self._value, each.geometry) for each in self._labelled)
-        return [geometry.reoriented(mask.astype(np.uint8), orientation).astype(bool) for mask, geometry in masks]
+        return (geometry.reoriented(mask.astype(np.uint8), orientation).astype(bool) for mask, geometry in masks)
+
+
+@dataclass(frozen=True)
+class PlaceWithin:
+    """Where a class must lie in one unlabelled case.
+
+    Args:
+        prior: float32 (K, J, I), how often it lies at each voxel in labelled cases that were registered to this one.
+        views: What frames show in each plane.
+    """
+
+    prior: np.ndarray
+    views: dict[int, View]
+
+    def told(self, plane: int) -> np.ndarray:
+        """The prior of what frames show."""
+        return self.views[plane].seen(self.prior)
 
 
 def zoomed(options: TffsOptions, model: "LoadedSam2") -> bool:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.cohort import Cohort
 from SSLSegLib.pipelines.encoding import EncodedCase, LabelledCase, encode_labelled, labelled_views
-from SSLSegLib.pipelines.place import ClassPlace, class_places, frames_to_track
+from SSLSegLib.pipelines.place import Alignment, ClassPlace, PlaceWithin, class_places, frames_to_track
 from SSLSegLib.pipelines.tracking import Tracking
 from SSLSegLib.progress import Progress, silent
 from SSLSegLib.tffs.looks import looks, sharpened
@@ -19,7 +18,6 @@ from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.view import PLANES, View
 
 if TYPE_CHECKING:
-    from SSLSegLib.cases.geometry import Geometry
     from SSLSegLib.pseudolabels.label import PseudoLabel
     from SSLSegLib.tffs.engine import TffsEngine
     from SSLSegLib.weights.loading import LoadedSam2
@@ -95,6 +93,7 @@ def ensemble(
     segment: SegmentClass,
     labelled: Sequence["LabelledCase"],
     where: ClassPlace,
+    within: PlaceWithin | None,
     *,
     seed: int,
     told: bool,
@@ -107,7 +106,8 @@ def ensemble(
     (:mod:`SSLSegLib.tffs.looks`).
 
     Args:
-        where: The place of the class: what frames show, and in which planes.
+        where: The place of the class in labelled cases: what frames show of them, and in which planes.
+        within: Its place in the case, and what frames show of it; None where they show all and nothing is told.
         told: The network is told it; only for weights that were trained to be told.
 
     Returns:
@@ -120,23 +120,22 @@ def ensemble(
     shown = [each for each in labelled if each.shows(segment)]
     planes = where.planes(image.geometry, insertions)
     progress = tracking.tracking(image.case)
-    known = cache(lambda plane: where.prior(image.geometry, plane))
     runs: dict[View, ProbabilitySums] = {}
     for some in looks(planes, insertions, len(shown), told=told):
         found = sharpened(joined(runs.items(), shape)[0]) if runs else None
         for each in some:
-            case, view = shown[each.labelled], where.view(image.geometry, each.plane)
+            case, view = shown[each.labelled], View() if within is None else within.views[each.plane]
             slices, *in_plane = view.size(shape)
             in_plane = tuple(in_plane)
             sums = runs.setdefault(view, ProbabilitySums(slices, in_plane, engine.device))  # line 1
             features = image.features(view, tracking.encoding(image.case))
-            template = case.template(engine, segment, where.view(case.geometry, each.plane), in_plane)
+            template = case.template(engine, segment, where.labelled_view(case, each.plane), in_plane)
             if template is None:
                 continue
             drawn = insertion_positions(seed, image.case.id, case.case.id, segment.name, slices, insertions)  # line 3
             place = None
             if told:
-                place = known(each.plane) if found is None else view.seen(found)
+                place = within.told(each.plane) if found is None else view.seen(found)
             engine.propagate(features, template, each.of(drawn), in_plane, sums, progress, place=place)  # lines 4 to 7
     return joined(runs.items(), shape)  # line 9
 
@@ -153,8 +152,8 @@ def segment_case(
 ) -> "PseudoLabel":
     """All classes of one case, each on its own; then threshold, merge, largest component, uncertainty (line 10).
 
-    Where a class lies in the labelled cases is told to the network, which then sees frames of that region; or averaged
-    with its answer; or left out (:func:`~SSLSegLib.tffs.place.use_of_place`).
+    Where a class lies in the labelled cases, registered to this one, is told to the network, which then sees frames of
+    that region; or averaged with its answer; or left out (:func:`~SSLSegLib.tffs.place.use_of_place`).
     """
     from SSLSegLib.pseudolabels.label import build_pseudo_label, make_provenance
     from SSLSegLib.tffs.place import use_of_place, with_place
@@ -164,6 +163,7 @@ def segment_case(
     places = class_places(labelled, cohort.classes, options, model)
     for each in labelled:
         each.encode(labelled_views(places.values(), each, options), tracking.encoding(image.case))
+    alignment, views = Alignment(image), {}
     probability = np.zeros((len(cohort.classes), *image.geometry.shape), np.float32)
     variance = np.zeros_like(probability)
     for number, segment in enumerate(cohort.classes):
@@ -171,12 +171,21 @@ def segment_case(
         if where is None:
             tracking.progress("warning", message=f"No labelled case shows '{segment.name}'.", case=image.case.id)
             continue
+        within = where.within(alignment) if use else None
+        told = use == "told"
         probability[number], variance[number] = ensemble(
-            engine, image, segment, labelled, where, seed=seed, told=use == "told", tracking=tracking
+            engine, image, segment, labelled, where, within, seed=seed, told=told, tracking=tracking
         )
         if use == "averaged":
-            probability[number] = with_place(probability[number], where.prior(image.geometry))
-    views = {name: _shares(where, image.geometry, options) for name, where in places.items()} if use == "told" else None
+            probability[number] = with_place(probability[number], within.prior)
+        if told:
+            planes = where.planes(image.geometry, options.insertions)
+            views[segment.name] = [within.views[plane] for plane in planes]
+    how = {
+        "place": use,
+        "views": _shares(views) if use == "told" else None,
+        "looks": 2 if use == "told" and options.insertions > 1 else 1,
+    }
     label = build_pseudo_label(
         image.case.id,
         probability,
@@ -189,24 +198,22 @@ def segment_case(
             METHOD,
             seed=seed,
             labelled=[each.case.id for each in labelled],
-            options=options.model_dump(mode="json")
-            | {"place": use, "views": views, "looks": 2 if use == "told" and options.insertions > 1 else 1},
+            options=options.model_dump(mode="json") | how,
             weights=model.name,
             weights_sha256=model.sha256,
         ),
     )
     for segment in cohort.classes:
-        where = places.get(segment.name)
-        if where and share_at_edge(label.mask == segment.value, where.view(image.geometry).region) > CUT:
+        shown = views.get(segment.name)
+        if shown and share_at_edge(label.mask == segment.value, shown[0].region) > CUT:
             tracking.progress(
                 "warning",
-                message=f"'{segment.name}' reaches the edge of the region where the labelled scans show it: it may be "
+                message=f"'{segment.name}' reaches the edge of the region where it was looked for: it may be "
                 "cut there. Look at it, or run again without its place (--no-place).",
                 case=image.case.id,
             )
     return label
 
 
-def _shares(where: ClassPlace, geometry: "Geometry", options: TffsOptions) -> list[dict[str, Any]]:
-    views = [where.view(geometry, plane) for plane in where.planes(geometry, options.insertions)]
-    return [{"plane": view.plane, "shares": view.shares} for view in views]
+def _shares(views: dict[str, list[View]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: [{"plane": view.plane, "shares": view.shares} for view in some] for name, some in views.items()}

@@ -1,23 +1,23 @@
 """Where a structure lies in the labelled cases: told to the network, or averaged with its answer. Not in the paper.
 
 SAM2's memory is told how a structure looks, and neither at which height of the volume nor, beyond the reach of its
-position encoding, where in the slice. Where scans show the same field of view, place alone says much.
+position encoding, where in the slice. Labelled volumes that are registered to the unlabelled one tell it both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
 
 if TYPE_CHECKING:
     from ..weights.configuration import Sam2Configuration
+    from .registration import Displacement
 
-__all__ = ["place_prior", "place_prompts", "use_of_place", "with_place"]
+__all__ = ["moved_prior", "place_prompts", "use_of_place", "with_place"]
 
-SPREAD = 0.025
+SPREAD = 0.008
 """Of the blur, a standard deviation as a share of each axis."""
 
 
@@ -36,24 +36,19 @@ def use_of_place(asked: bool | None, configuration: "Sam2Configuration") -> Lite
     return "averaged" if asked else None
 
 
-def place_prior(masks: Sequence[np.ndarray], shape: tuple[int, int, int]) -> np.ndarray:
-    """How often a class lies at each place, from labelled masks laid on each other by relative position.
-
-    Axes are taken as they come: for one orientation.
+def moved_prior(moved: "Iterable[tuple[Displacement, np.ndarray]]", shape: tuple[int, int, int]) -> np.ndarray:
+    """How often a class lies at each place, from labelled masks laid on an unlabelled volume by registration.
 
     Args:
-        masks: bool (K, J, I), each of its own size.
+        moved: Where each place of the unlabelled volume lies in a labelled one, and the mask bool (K, J, I) there.
         shape: (K, J, I) of the unlabelled volume.
 
     Returns:
         float32 of that shape, 0 to 1.
     """
-    total = np.zeros(shape, np.float32)
-    for mask in masks:
-        at = [((np.arange(size) + 0.5) * own / size).astype(int) for size, own in zip(shape, mask.shape, strict=True)]
-        total += mask[np.ix_(*at)]
-    blurred = gaussian_filter(total / len(masks), [SPREAD * size for size in shape], mode="nearest")
-    return np.clip(blurred, 0, 1)
+    from .registration import mean_of_moved
+
+    return mean_of_moved(moved, shape, SPREAD)
 
 
 def with_place(probability: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["CUT", "Region", "class_region", "extent", "share_at_edge"]
+__all__ = ["CUT", "Region", "class_region", "extent", "part_of", "region_around", "region_side", "share_at_edge"]
 
 FILL = 0.6
 """Share of the region's side that the class takes up, in all labelled cases laid on each other."""
@@ -42,12 +42,17 @@ class Region:
         return [round(share, 4) for share in (*self.rows, *self.columns)]
 
     def of(self, plane: tuple[int, int]) -> tuple[slice, slice]:
-        """Rows and columns of a plane of this many pixels; at least one of each."""
-        bounds = []
-        for (start, stop), size in zip((self.rows, self.columns), plane, strict=True):
-            first = min(round(start * size), size - 1)
-            bounds.append(slice(first, max(round(stop * size), first + 1)))
-        return bounds[0], bounds[1]
+        """Rows and columns of a plane of this many pixels; at least one of each, and as many wherever the region is."""
+        bounds = zip((self.rows, self.columns), plane, strict=True)
+        rows, columns = (slice(*part_of(share, size)) for share, size in bounds)
+        return rows, columns
+
+
+def part_of(share: tuple[float, float], size: int) -> tuple[int, int]:
+    """Start and stop of a share of an axis; how many lie between depends on the share's length only, at least one."""
+    count = min(max(round((share[1] - share[0]) * size - 1e-6), 1), size)  # halves, however they were rounded before
+    first = min(round(share[0] * size), size - count)
+    return first, first + count
 
 
 def extent(masks: Sequence[np.ndarray], axis: int) -> tuple[float, float] | None:
@@ -73,10 +78,33 @@ def class_region(masks: Sequence[np.ndarray], *, fill: float = FILL, least: floa
     extents = [extent(masks, axis) for axis in (1, 2)]
     if None in extents:
         return Region()
-    side = float(np.clip(max(high - low for low, high in extents) / fill, least, 1.0))
-    starts = [float(np.clip((low + high - side) / 2, 0.0, 1.0 - side)) for low, high in extents]
+    longest = max(high - low for low, high in extents)
+    return region_around(masks, float(np.clip(longest / fill, least, 1.0)))
+
+
+def region_around(masks: Sequence[np.ndarray], side: float) -> Region:
+    """A region of that side around a class, within the plane; around the plane's middle where no mask shows the class.
+
+    Args:
+        masks: bool (K, J, I), each of its own size and of one orientation; laid on each other by relative position.
+        side: As a share of the plane's.
+    """
+    middles = [sum(extent(masks, axis) or (0.5, 0.5)) / 2 for axis in (1, 2)]
+    starts = [float(np.clip(middle - side / 2, 0.0, 1.0 - side)) for middle in middles]
     rows, columns = ((start, min(start + side, 1.0)) for start in starts)
     return Region(rows, columns)
+
+
+def region_side(masks: Sequence[np.ndarray], *, fill: float = FILL, least: float = LEAST) -> float:
+    """The side of regions in which the largest of these masks takes up ``fill`` of it; 1 where all are empty.
+
+    Args:
+        masks: bool (K, J, I), each of its own size and of one orientation; any that are empty do not count.
+        fill: Share of the region's side that the class takes up along its longer extent.
+        least: Of the plane's side: no region is smaller.
+    """
+    extents = [extent([mask], axis) for mask in masks if mask.any() for axis in (1, 2)]
+    return float(np.clip(max((high - low for low, high in extents), default=fill) / fill, least, 1.0))
 
 
 def share_at_edge(mask: np.ndarray, region: Region) -> float:

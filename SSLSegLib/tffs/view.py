@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .region import Region, class_region, extent
+from .region import Region, extent, part_of, region_around, region_side
 
 if TYPE_CHECKING:
     from ..cases.geometry import Geometry
 
-__all__ = ["FEWEST", "PLANES", "THICKEST", "View", "class_view", "planes_worth", "slices_at_most"]
+__all__ = ["FEWEST", "PLANES", "THICKEST", "View", "planes_worth", "slices_at_most", "view_around", "view_size"]
 
 PLANES = (0, 1, 2)
 """Axes (K, J, I) along which slices are taken, in the order of the insertions that use them."""
@@ -93,24 +93,36 @@ class View:
 
     def _indices(self, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
         plane = [size for axis, size in enumerate(shape) if axis != self.plane]
-        count = shape[self.plane]
-        first = min(round(self.along[0] * count), count - 1)
-        stop = max(round(self.along[1] * count), first + 1)
+        first, stop = part_of(self.along, shape[self.plane])
         step = -(-(stop - first) // slices_at_most(shape, self.plane))
         return slice(first, stop, step), *self.region.of(tuple(plane))
 
 
-def class_view(masks: Sequence[np.ndarray], plane: int = 0) -> View:
-    """The region of a class in labelled cases, and in planes that are not the stored one its slices and a margin.
+def view_size(masks: Sequence[np.ndarray], plane: int = 0) -> tuple[float, float]:
+    """How much frames show of volumes so that the largest of these masks fits in with a margin.
 
     Args:
         masks: bool (K, J, I), each of its own size and of one orientation; any that are empty do not count.
         plane: The axis along which slices are taken.
+
+    Returns:
+        Shares of that axis (all of it for the stored slices) and of each slice's sides.
     """
     turned = [np.moveaxis(mask, plane, 0) for mask in masks]
-    region = class_region(turned)
-    shown = extent(turned, 0)
-    if plane == 0 or shown is None:
-        return View(plane, region=region)
-    middle, half = sum(shown) / 2, (shown[1] - shown[0]) / 2 / _MARGIN
-    return View(plane, (max(middle - half, 0.0), min(middle + half, 1.0)), region)
+    shown = [extent([mask], 0) for mask in turned if mask.any()]
+    longest = max((stop - start for start, stop in shown), default=1.0)
+    return 1.0 if plane == 0 else min(longest / _MARGIN, 1.0), region_side(turned)
+
+
+def view_around(masks: Sequence[np.ndarray], size: tuple[float, float], plane: int = 0) -> View:
+    """A view of a certain size around a class; around the volume's middle where no mask shows it.
+
+    Args:
+        masks: bool (K, J, I), each of its own size and of one orientation; laid on each other by relative position.
+        size: From :func:`view_size`.
+        plane: The axis along which slices are taken.
+    """
+    turned = [np.moveaxis(mask, plane, 0) for mask in masks]
+    length, side = size
+    start = float(np.clip(sum(extent(turned, 0) or (0.5, 0.5)) / 2 - length / 2, 0.0, 1.0 - length))
+    return View(plane, (start, min(start + length, 1.0)), region_around(turned, side))

@@ -33,9 +33,10 @@ from SSLSegLib.tffs.engine import TffsEngine
 from SSLSegLib.tffs.ensemble import ProbabilitySums, joined
 from SSLSegLib.tffs.looks import looks, sharpened
 from SSLSegLib.tffs.options import TffsOptions
-from SSLSegLib.tffs.place import place_prior
+from SSLSegLib.tffs.place import moved_prior
 from SSLSegLib.tffs.positions import insertion_positions
-from SSLSegLib.tffs.view import PLANES, View, class_view
+from SSLSegLib.tffs.registration import registrable
+from SSLSegLib.tffs.view import PLANES, View, view_around, view_size
 from SSLSegLib.weights.loading import load_sam2
 
 LABELLED = (1, 2, 4)
@@ -91,26 +92,37 @@ def segment(
     shape = images[-1].shape[1:]
     encoded, templates = {}, {}
     runs: dict[View, ProbabilitySums] = {}
+    if told:
+        *moving, fixed = map(registrable, images)
+        prior = moved_prior([(fixed.displacement(x), mask) for x, mask in zip(moving, masks, strict=True)], shape)
+        likely = [[mask] for mask in masks] + [[prior >= prior.max() / 2]]
+        sizes = {plane: view_size(masks, plane) for plane in planes}
+        views = {plane: [view_around(some, size, plane) for some in likely] for plane, size in sizes.items()}
+    else:
+        views = dict.fromkeys(planes, [View()] * len(images))
+
+    def features(case: int, view: View):
+        if (case, view) not in encoded:
+            encoded[case, view] = engine.encode(slices_to_frames(view.seen(images[case]), image_size))
+        return encoded[case, view]
+
     for some in looks(planes[:insertions], insertions, len(masks), told=told):
         found = sharpened(joined(runs.items(), shape)[0]) if runs else None
         for each in some:
-            view = class_view(masks, each.plane) if told else View()
-            if view not in encoded:
-                encoded[view] = [engine.encode(slices_to_frames(view.seen(image), image_size)) for image in images]
-            *features, unlabelled = encoded[view]
-            known = [view.seen(mask) for mask in masks]
+            view = views[each.plane][-1]
             slices, *in_plane = view.size(shape)
             in_plane = tuple(in_plane)
-            place = None
-            if told:
-                place = place_prior(known, (slices, *in_plane)) if found is None else view.seen(found)
-            if (view, each.labelled) not in templates:
-                mask = known[each.labelled].copy()
-                templates[view, each.labelled] = engine.template(features[each.labelled], mask, in_plane)
-            template = templates[view, each.labelled]
+            place = view.seen(prior if found is None else found) if told else None
+            if (each.plane, each.labelled) not in templates:
+                of_labelled = views[each.plane][each.labelled]
+                mask = of_labelled.seen(masks[each.labelled]).copy()
+                templates[each.plane, each.labelled] = engine.template(
+                    features(each.labelled, of_labelled), mask, in_plane
+                )
+            template = templates[each.plane, each.labelled]
             at = each.of(insertion_positions(SEED, str(index), str(each.labelled), "target", slices, insertions))
             sums = runs.setdefault(view, ProbabilitySums(slices, in_plane))
-            engine.propagate(unlabelled, template, at, in_plane, sums, place=place)
+            engine.propagate(features(-1, view), template, at, in_plane, sums, place=place)
     return joined(runs.items(), shape)[0]
 
 

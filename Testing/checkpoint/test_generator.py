@@ -13,8 +13,9 @@ from SSLSegLib.checkpoint.fields import smooth_fields
 from SSLSegLib.checkpoint.primitives import Ellipsoid, Tube
 from SSLSegLib.checkpoint.rendering import draw_contrast, related_contrast, render
 from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_subjects, place_at
-from SSLSegLib.checkpoint.views import EVERYTHING, across, as_coarse, drawn_region, to_frames
-from SSLSegLib.tffs.place import place_prior
+from SSLSegLib.checkpoint.views import EVERYTHING, across, as_coarse, drawn_region, drawn_regions, to_frames
+from SSLSegLib.tffs.place import moved_prior
+from SSLSegLib.tffs.registration import Displacement
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +118,13 @@ def test_a_batch_holds_targets_on_labelled_and_chain_slices(batch):
     assert made.structures.shape == (1, 9, 16, 16)
 
 
-@pytest.mark.parametrize("resliced", [0.0, 1.0])
-def test_the_place_that_is_told_resembles_the_target_but_is_not_it(resliced):
-    """One labelled subject or three, another field of view, moved along the axis; whatever axis slices are of."""
-    stream = iter(Samples(SampleOptions(image_size=64, batch=2, shapes=((4, 5),), resliced=resliced), seed=5))
+@pytest.mark.parametrize(
+    ("resliced", "registered", "low", "high"), [(0.0, 0.0, 0.3, 0.8), (1.0, 0.0, 0.3, 0.8), (0.5, 1.0, 0.3, 0.95)]
+)
+def test_the_place_that_is_told_resembles_the_target_but_is_not_it(resliced, registered, low, high):
+    """One labelled subject or three, another field of view, moved along the axis, or registered; of whatever axis."""
+    options = SampleOptions(image_size=64, batch=2, shapes=((4, 5),), resliced=resliced, registered=registered)
+    stream = iter(Samples(options, seed=5))
     overlaps = []
     for _ in range(6):
         made = next(stream)
@@ -132,8 +136,8 @@ def test_the_place_that_is_told_resembles_the_target_but_is_not_it(resliced):
         there = truth.flatten(1).sum(1) > 5
         both = (torch.minimum(place, truth)).flatten(1).sum(1)
         overlaps += (2 * both / (place + truth).flatten(1).sum(1))[there].tolist()
-    assert 0.3 < np.median(overlaps) < 0.8
-    assert max(overlaps) < 0.97
+    assert low < np.median(overlaps) < high
+    assert max(overlaps) < 0.99
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -173,8 +177,37 @@ def test_place_is_known_slice_by_slice():
     still = mock.Mock(random=lambda: 1.0, normal=lambda: 0.0)  # a generator that moves nothing
     place = place_at(still, [mask, torch.zeros_like(mask)], np.array([0, 15, 30]), 16)
     np.testing.assert_allclose(place[0, :, 8, 8], [0, 0.5, 0], atol=1e-3)
-    prior = place_prior([mask[0].numpy(), np.zeros((40, 32, 32), bool)], (40, 16, 16))
-    np.testing.assert_allclose(place[0, 1], prior[15], atol=0.12)  # what the engine tells, but for resized edges
+    registered = place_at(np.random.default_rng(0), [mask, torch.zeros_like(mask)], np.arange(40), 32, registered=True)
+    still = Displacement(torch.zeros(1, 3, 2, 2, 2))
+    prior = moved_prior([(still, mask[0].numpy()), (still, np.zeros((40, 32, 32), bool))], (40, 32, 32))
+    np.testing.assert_allclose(registered[0], prior, atol=0.02)  # what the engine tells
+
+
+def test_labels_are_moved_onto_the_first_subject_by_what_images_show(pairs):
+    for subjects in pairs:
+        moved = subjects.moved(np.random.default_rng(1))
+        assert moved.dtype == torch.uint8
+        assert moved is subjects.moved(np.random.default_rng(2)), "once"
+
+        def alike(others, fixed=subjects.labels[0]):
+            return (others == fixed).float().mean()
+
+        assert alike(moved) > alike(subjects.labels[1:])
+
+
+def test_the_regions_of_a_registered_sample_lie_around_the_target_in_each_subject():
+    rng = np.random.default_rng(2)
+    masks = torch.zeros(2, 4, 128, 128, dtype=torch.bool)
+    masks[0, :, 20:40, 50:60] = masks[1, :, 80:98, 48:70] = True
+    for _ in range(40):
+        regions = drawn_regions(rng, masks[0], [masks[1], torch.zeros_like(masks[1])])
+        for mask, region in zip(masks, regions, strict=True):
+            rows, columns = region.of((128, 128))
+            assert mask[:, rows, columns].sum() == mask.sum()
+            assert rows.stop - rows.start < 55
+        assert np.ptp(regions[0].rows) == pytest.approx(np.ptp(regions[1].rows))
+    nowhere = drawn_regions(rng, masks[0], [torch.zeros_like(masks[1])])
+    assert np.mean(nowhere[1].rows) == pytest.approx(np.mean(nowhere[0].rows), abs=0.1)
 
 
 def test_structures_have_their_number_where_the_target_is_and_nowhere_else(batch):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from SSLSegLib.tffs.region import CUT, FILL, LEAST, Region, class_region, share_at_edge
+from SSLSegLib.tffs.region import CUT, FILL, LEAST, Region, class_region, region_around, region_side, share_at_edge
 
 
 def mask(rows, columns, shape=(6, 100, 80)):
@@ -41,6 +41,19 @@ def test_a_small_class_is_not_magnified_without_end():
 )
 def test_where_the_class_is_large_or_nowhere_all_of_the_plane_is_shown(masks):
     assert class_region(masks).whole
+
+
+def test_one_side_is_for_the_largest_mask_and_regions_of_it_lie_around_each_class():
+    one, other = mask((40, 50), (40, 48)), mask((70, 94), (60, 64))
+    assert region_side([one, other, np.zeros((6, 9, 9), bool)]) == pytest.approx(0.24 / FILL)
+    assert region_side([one]) == LEAST
+    assert region_side([]) == region_side([np.zeros((6, 9, 9), bool)]) == 1.0
+    around = region_around([one], 0.4)
+    assert around.rows == (pytest.approx(0.25), pytest.approx(0.65))
+    assert around.columns == (pytest.approx(0.35), pytest.approx(0.75))
+    assert region_around([other], 0.4).rows == (pytest.approx(0.6), 1.0), "within the plane"
+    assert region_around([], 0.4) == region_around([np.zeros((6, 9, 9), bool)], 0.4)
+    np.testing.assert_allclose(region_around([], 0.4).rows, (0.3, 0.7))
 
 
 def test_rows_and_columns_are_never_none():

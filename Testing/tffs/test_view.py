@@ -6,8 +6,8 @@ import torch
 
 from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.tffs.ensemble import ProbabilitySums, joined
-from SSLSegLib.tffs.region import Region
-from SSLSegLib.tffs.view import View, class_view, planes_worth, slices_at_most
+from SSLSegLib.tffs.region import Region, region_side
+from SSLSegLib.tffs.view import View, planes_worth, slices_at_most, view_around, view_size
 
 SHAPE = (12, 90, 60)
 VIEWS = [
@@ -59,19 +59,33 @@ def test_across_the_volume_about_as_many_slices_are_seen_as_it_has():
         assert View(plane).size((40, 200, 100))[0] <= slices_at_most((40, 200, 100), plane)
 
 
-def test_a_view_holds_the_class_of_all_labelled_cases_and_a_margin():
+def test_views_of_all_cases_are_as_large_as_the_largest_mask_needs_and_have_the_class_in_their_middle():
     masks = np.zeros((2, *SHAPE), bool)
     masks[0, 3:6, 30:50, 20:30] = True
-    masks[1, 5:9, 40:60, 24:32] = True
-    assert class_view(list(masks)).along == (0.0, 1.0), "the stored slices are all shown"
-    across = class_view(list(masks), 1)
-    assert np.mean(across.along) == pytest.approx(0.5)
-    assert np.ptp(across.along) == pytest.approx(30 / 90 / 0.65)
-    assert np.mean(across.region.rows) == pytest.approx(0.5)  # of slices 3 to 8
-    assert np.mean(across.region.columns) == pytest.approx(26 / 60)
-    for mask in masks:
-        assert across.seen(mask[None]).sum() * across.step(SHAPE) >= 0.8 * mask.sum()
-    assert class_view([np.zeros(SHAPE, bool)], 2) == View(2)
+    masks[1, 5:9, 40:70, 24:32] = True
+    assert view_size(list(masks)) == (1.0, region_side(list(masks))), "the stored slices are all shown"
+    size = view_size(list(masks), 1)
+    assert size == (pytest.approx(30 / 90 / 0.65), pytest.approx(4 / 12 / 0.6))
+    for mask, rows, middle in zip(masks, ((30, 50), (40, 70)), (40, 55), strict=True):
+        view = view_around([mask], size, 1)
+        assert np.mean(view.along) == pytest.approx(middle / 90)
+        assert np.ptp(view.along) == pytest.approx(size[0])
+        assert np.mean(view.region.rows) == pytest.approx({40: 4.5, 55: 7}[middle] / 12)
+        assert view.seen(mask[None]).sum() == mask[:, rows[0] : rows[1]][:, :: view.step(SHAPE)].sum()
+    assert view_around([], size, 1).size(SHAPE) == view_around([masks[0]], size, 1).size(SHAPE)
+    assert view_size([np.zeros(SHAPE, bool)], 2) == (1.0, 1.0)
+    assert view_around([np.zeros(SHAPE, bool)], (1.0, 1.0), 2) == View(2)
+
+
+def test_views_of_one_size_show_as_many_slices_rows_and_columns_wherever_they_are():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        size = tuple(rng.uniform(0.1, 1.0, 2))
+        mask = np.zeros(SHAPE, bool)
+        mask[tuple(rng.integers(0, SHAPE))] = True
+        for plane in (0, 1, 2):
+            expected = view_around([], size, plane).size((37, 91, 61))
+            assert view_around([mask], size, plane).size((37, 91, 61)) == expected
 
 
 def test_shares_are_told_along_the_axes_of_the_volume():
