@@ -161,6 +161,13 @@ class Geometry:
         direction = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
         return SimpleITK.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction.ravel().tolist())
 
+    def along(self, orientation: str) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+        """Shape and spacing along (K, J, I) of what :meth:`reoriented` gives."""
+        axis = {letter: number for number, ends in enumerate(("LR", "PA", "SI")) for letter in ends}
+        own = {axis[letter]: number for number, letter in enumerate(reversed(self.orientation))}
+        order = [own[axis[letter]] for letter in reversed(orientation)]
+        return tuple(self.shape[number] for number in order), tuple(self.spacing[number] for number in order)
+
     def reoriented(self, array: np.ndarray, orientation: str) -> np.ndarray:
         """A (K, J, I) array of this grid with its axes exchanged and turned round to another orientation."""
         import SimpleITK

@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeds import named_rng
 from ..tffs.place import SPREAD
-from ..tffs.registration import registrable
+from ..tffs.registration import registrable, vote_weights
 from .anatomy import Anatomy
 from .atlas import draw_anatomy
 from .familiar import PhantomPool, coarse, resized
@@ -78,12 +78,15 @@ class Subjects:
 
     anatomy: Anatomy
     labels: torch.Tensor
-    _moved: torch.Tensor | None = None
+    _moved: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def moved(self, rng: np.random.Generator) -> torch.Tensor:
+    def moved(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels of all but the first, registered to the first by images of both as the engine does.
 
-        Done once, with a contrast drawn then. Returns uint8 (n - 1, K, J, I).
+        Done once, with a contrast drawn then.
+
+        Returns:
+            uint8 (n - 1, K, J, I); and how unlike the images still are around each voxel, (n - 1, 1, k, j, i).
         """
         if self._moved is None:
             tissues, every = self.anatomy.tissues, np.arange(self.labels.shape[1])
@@ -93,10 +96,10 @@ class Subjects:
                 registrable(_display(render(labels, every, related_contrast(rng, contrast, tissues, how), rng)))
                 for labels, how in zip(self.labels, [change] + ["same"] * (len(self.labels) - 1), strict=True)
             )
-            pairs = zip(moving, self.labels[1:], strict=True)
             shape = self.labels.shape[1:]
-            found = [fixed.displacement(other, iterations=40).moved(x, shape, nearest=True) for other, x in pairs]
-            self._moved = torch.stack(found).to(torch.uint8)
+            found = [fixed.displacement(other, iterations=40) for other in moving]
+            labels = [each.moved(x, shape, nearest=True) for each, x in zip(found, self.labels[1:], strict=True)]
+            self._moved = torch.stack(labels).to(torch.uint8), torch.cat([each.unlike for each in found])
         return self._moved
 
 
@@ -146,7 +149,7 @@ def place_at(
     moved along the slice axis at random: registration can fail.
 
     Args:
-        masks: bool (T, K, rows, columns), one for each subject, of one K.
+        masks: bool (T, K, rows, columns), one for each subject, of one K; or float32, weighted with a mean of one.
         slices: Of the other subject.
         registered: The masks were moved to the other subject by registration: as they are, and hardly blurred.
 
@@ -211,7 +214,9 @@ def draw_sample(
     if registered:
         order = torch.from_numpy(rng.permutation(len(subjects.labels) - 1))
         labels = subjects.labels[torch.stack([1 + order[0], torch.tensor(0)])]
-        others = subjects.moved(rng)[order[: 1 + rng.integers(len(order))]]
+        moved, unlike = subjects.moved(rng)
+        some = order[: 1 + rng.integers(len(order))]
+        others, weights = moved[some], vote_weights(unlike[some], moved.shape[1:])
     else:
         order = torch.from_numpy(rng.permutation(len(subjects.labels)))
         everyone = subjects.labels[order[: 2 + rng.integers(len(order) - 1)]]
@@ -221,6 +226,7 @@ def draw_sample(
         axis = int(rng.integers(1, 3))
         labels = across(labels, axis)
         others = across(others, axis) if len(others) else others
+        weights = across(weights, axis) if registered else None
     count = len(anatomy.tissues)
     # Area of each structure in each slice, (2, K, structures).
     flat = labels.flatten(2).int() + torch.arange(2 * labels.shape[1]).view(2, -1, 1) * count
@@ -256,10 +262,11 @@ def draw_sample(
     flips = [axis for axis in (1, 2) if rng.random() < 0.5]
     transpose = rng.random() < 0.5
 
-    def asked(structures: torch.Tensor, view: View) -> torch.Tensor:
+    def asked(structures: torch.Tensor, view: View, weight: torch.Tensor | None = None) -> torch.Tensor:
         """Masks (T, n, rows, columns) of the targets, turned as the sample is."""
         seen = structures[:, view[0], view[1]]
         drawn = torch.stack([_is(seen, target) for target in chosen])
+        drawn = drawn if weight is None else drawn * weight[:, view[0], view[1]]
         drawn = drawn.flip([axis + 1 for axis in flips]) if flips else drawn
         return drawn.mT if transpose else drawn
 
@@ -285,7 +292,8 @@ def draw_sample(
     end = labels.shape[1] if reference[0] <= reference[-1] else -1
     distance = torch.tensor(np.abs(end - reference) * scale, dtype=torch.float32).round().clamp(min=1)
     if registered:
-        known = [asked(other, views[1]) for other in others]
+        pairs = zip(others, len(others) * weights, strict=True)
+        known = [asked(other, views[1], weight) for other, weight in pairs]
     else:
         known = [asked(labels[0], views[0])]
         known += [asked(other, views[0] if field is None else drawn_field(rng, *field)) for other in others]

@@ -164,10 +164,10 @@ PlaceOption = Annotated[
     bool | None,
     typer.Option(
         "--place/--no-place",
-        help="Let the place of a class in the labelled scans count too, for scans that show the same field of view; "
-        "frames then show that place only, of thin slices from three sides, and later insertions are told what earlier "
-        "ones found. Not in the paper. Default: yes with weights that were trained for it (the bundled ones), but for "
-        "the preset paper; `expect` with and without it tells whether it helps.",
+        help="Let it count where a class must lie: labelled scans are registered to each unlabelled one. Frames then "
+        "show that place only, of thin slices from three sides, and later insertions are told what earlier ones found. "
+        "Not in the paper. Default: yes with weights that were trained for it (the bundled ones), but for the preset "
+        "paper; `expect` with and without it tells whether it helps.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]

@@ -78,18 +78,27 @@ class EncodedCase:
         self._features[view] = self._features.pop(view)  # asked for last
         return self._features[view]
 
-    def registrable(self, like: "Geometry") -> "Registrable":
-        """The images as registration to a volume of that grid sees them, turned to its orientation."""
+    def registrable(self, orientation: str, beside: "Registrable | None" = None) -> "Registrable":
+        """The images as registration sees them, turned to an orientation.
+
+        Args:
+            orientation: As :attr:`~SSLSegLib.cases.geometry.Geometry.orientation`.
+            beside: The other volume, to have voxels as long as its.
+        """
         from SSLSegLib.tffs.registration import SIZE, registrable, registration_device
 
-        size = tuple(map(min, like.shape, SIZE))
-        key = like.orientation, size
+        shape, spacing = self.geometry.along(orientation)
+        if beside is None:
+            size = tuple(map(min, shape, SIZE))
+        else:
+            size = beside.size_of([length * n for length, n in zip(spacing, shape, strict=True)])
+        key = orientation, size
         if key not in self._registrable:
             if len(self._registrable) >= _REGISTRABLE:
                 del self._registrable[next(iter(self._registrable))]
-            channels = [self.geometry.reoriented(channel, like.orientation) for channel in self._read()]
+            channels = np.stack([self.geometry.reoriented(channel, orientation) for channel in self._read()])
             device = registration_device(self.engine.device)
-            self._registrable[key] = registrable(np.stack(channels), size, device)
+            self._registrable[key] = registrable(channels, size, spacing=spacing, device=device)
         return self._registrable[key]
 
     def put_away(self) -> None:

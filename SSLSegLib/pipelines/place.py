@@ -34,8 +34,9 @@ class Alignment:
     def displacement(self, case: "LabelledCase") -> "Displacement":
         """Where each place of the unlabelled case lies in a labelled one, turned to the same orientation."""
         if case.case.id not in self._found:
-            fixed = self.image.registrable(self.image.geometry)
-            self._found[case.case.id] = fixed.displacement(case.registrable(self.image.geometry))
+            orientation = self.image.geometry.orientation
+            fixed = self.image.registrable(orientation)
+            self._found[case.case.id] = fixed.displacement(case.registrable(orientation, fixed))
             case.put_away()
         return self._found[case.case.id]
 

@@ -25,8 +25,8 @@ class TffsOptions(BaseModel):
         insertions: R, insertion positions per (unlabelled, labelled) pair (Algorithm 2, line 3; official code: 5).
         threshold: A voxel is foreground where the mean probability is strictly above it.
         largest_component: Keep only the largest 26-connected component of a class (off for paired organs).
-        place: Let count how often the class lies at that place in the labelled cases (:mod:`SSLSegLib.tffs.place`);
-            for scans that show the same field of view. Not in the paper. None: where the weights were trained for it.
+        place: Let it count where the class must lie, from labelled cases that are registered to the unlabelled one
+            (:mod:`SSLSegLib.tffs.registration`). Not in the paper. None: where the weights were trained for it.
         precision: ``exact`` is float32 throughout; ``fast`` computes memory attention in bfloat16 and all else in
             float32; ``official`` puts everything under bfloat16 autocast as the official code does.
         batch: How many chains go through the network together; None chooses by device.

@@ -37,7 +37,7 @@ def use_of_place(asked: bool | None, configuration: "Sam2Configuration") -> Lite
 
 
 def moved_prior(moved: "Iterable[tuple[Displacement, np.ndarray]]", shape: tuple[int, int, int]) -> np.ndarray:
-    """How often a class lies at each place, from labelled masks laid on an unlabelled volume by registration.
+    """How likely a class lies at each place, from labelled masks laid on an unlabelled volume by registration.
 
     Args:
         moved: Where each place of the unlabelled volume lies in a labelled one, and the mask bool (K, J, I) there.
@@ -46,9 +46,9 @@ def moved_prior(moved: "Iterable[tuple[Displacement, np.ndarray]]", shape: tuple
     Returns:
         float32 of that shape, 0 to 1.
     """
-    from .registration import mean_of_moved
+    from .registration import vote
 
-    return mean_of_moved(moved, shape, SPREAD)
+    return vote(moved, shape, SPREAD)
 
 
 def with_place(probability: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The part of the plane that frames show: where a class lies in the labelled cases, and a margin. Not in the paper.
+"""The part of the plane that frames show: where a class lies, and a margin. Not in the paper.
 
 SAM2 sees every frame at one size. Of a small structure in a wide field of view it sees a few pixels, and its memory a
 fraction of a token; in a frame of the structure's own region it sees the structure as large as any other.

@@ -1,7 +1,8 @@
 """Deformable registration of labelled volumes to an unlabelled one, whatever their contrast. Not in the paper.
 
 Self-similarity descriptors (MIND-SSC, Heinrich et al., MICCAI 2013) say how a neighbourhood is built and not how bright
-it is. A search over all displacements of a coarse grid, made smooth by convex coupling (Heinrich et al., MICCAI 2014),
+it is. Of all ways to lay one volume on the other as a whole the best is taken (scans need not show one field of view);
+then a search over all displacements of a coarse grid, made smooth by convex coupling (Heinrich et al., MICCAI 2014),
 finds about where everything lies; gradient descent on a finer grid does the rest (as ConvexAdam, Siebert et al., 2021).
 One or two seconds a pair on a processor, where mutual information with B-splines takes minutes.
 """
@@ -17,9 +18,10 @@ __all__ = [
     "SIZE",
     "Displacement",
     "Registrable",
-    "mean_of_moved",
     "registrable",
     "registration_device",
+    "vote",
+    "vote_weights",
 ]
 
 SIZE = (48, 64, 64)
@@ -30,6 +32,11 @@ _FINEST = 160  # voxels along an axis at which masks are moved
 _SPACING = 4  # voxels from one point of the coarse grid to the next
 _REACH = 4  # steps of two voxels that the search looks to each side
 _STRIDE = 2
+_OVERLAP = 0.3  # of the smaller volume, at least, however they are laid on each other
+_NEARBY = (
+    3.0  # voxels, standard deviation, around a voxel in which volumes are to be alike for their masks to count there
+)
+_TEMPERATURE = 0.1  # of the weights: a tenth more unlike than the mean of all makes a factor of e
 _COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _SMOOTHNESS = 0.02
 _RATE = 1.0
@@ -39,60 +46,92 @@ _PAIRS = tuple((a, b) for a in range(6) for b in range(a) if a - b != 3)  # thos
 
 
 class Registrable:
-    """A volume made ready: descriptors float32 (1, 12 x channels, k, j, i) of at most ``SIZE`` voxels."""
+    """A volume made ready: descriptors float32 (1, 12 x channels, k, j, i), and how long its voxels are then (mm)."""
 
-    def __init__(self, descriptors: torch.Tensor) -> None:
-        self.descriptors = descriptors
+    def __init__(self, descriptors: torch.Tensor, spacing: tuple[float, ...]) -> None:
+        self.descriptors, self.spacing = descriptors, spacing
+
+    def size_of(self, extents: Sequence[float]) -> tuple[int, int, int]:
+        """Voxels that a volume of these extents (mm along K, J, I) is to have beside this one: of the same length."""
+        pairs = zip(extents, self.spacing, SIZE, strict=True)
+        return tuple(min(max(round(extent / length), 1), 2 * most) for extent, length, most in pairs)
 
     def displacement(self, moving: "Registrable", *, iterations: int = ITERATIONS) -> "Displacement":
         """Where each place of this volume lies in another.
 
         Args:
-            moving: A volume made ready with the same shape.
+            moving: Another volume with voxels of the same length (:meth:`size_of`).
             iterations: Of gradient descent.
         """
-        found = _searched(self.descriptors, moving.descriptors)
-        return Displacement(_refined(self.descriptors, moving.descriptors, found, iterations))
+        fixed, shape = self.descriptors, self.descriptors.shape[2:]
+        shift = _shift(fixed, moving.descriptors)
+        beside = _beginning_at(moving.descriptors, shift, shape)
+        voxels = _refined(fixed, beside, _searched(fixed, beside), iterations)
+        at = _places(shape, voxels, shape, (0, 0, 0), shape)
+        moved = F.grid_sample(beside, at, padding_mode="border", align_corners=False)
+        unlike = _smooth((moved - fixed).square().mean(1, keepdim=True), _NEARBY)
+        return Displacement(voxels, shape, shift, moving.descriptors.shape[2:], unlike)
 
 
 class Displacement:
-    """From each place of the fixed volume to its place in the moving one: (1, 3, k, j, i), in shares of each axis."""
+    """From each place of a fixed volume to its place in a moving one.
 
-    def __init__(self, field: torch.Tensor) -> None:
-        self.field = field
+    Args:
+        voxels: float32 (1, 3, k, j, i), by how many voxels places are displaced, besides ``shift``.
+        fixed, moving: Voxels of both volumes along each axis, all of one length.
+        shift: The moving volume's voxel at which the fixed one begins.
+        unlike: float32 (1, 1, k, j, i), how much their descriptors still differ around each voxel of the fixed one.
+    """
+
+    def __init__(
+        self,
+        voxels: torch.Tensor,
+        fixed: Sequence[int],
+        shift: Sequence[int],
+        moving: Sequence[int],
+        unlike: torch.Tensor,
+    ) -> None:
+        self.voxels, self.fixed, self.shift, self.moving = voxels, tuple(fixed), tuple(shift), tuple(moving)
+        self.unlike = unlike
 
     def moved(self, volume: np.ndarray | torch.Tensor, shape: Sequence[int], *, nearest: bool = False) -> torch.Tensor:
-        """What the moving volume shows at each voxel of the fixed one.
+        """What the moving volume shows at each voxel of the fixed one; zero beyond its end.
 
         Args:
             volume: (K, J, I), any size, in the axes of the volume that was registered.
             shape: (K, J, I) of the fixed volume.
-            nearest: Take values as they are: for label maps.
+            nearest: Take values as they are, and beyond the end the last: for label maps.
 
         Returns:
             float32 of that shape.
         """
-        volume = torch.as_tensor(np.ascontiguousarray(volume)).to(self.field.device, torch.float32)
-        at = _places(tuple(shape), self.field)
-        mode = "nearest" if nearest else "bilinear"
-        return F.grid_sample(volume[None, None], at, mode=mode, padding_mode="border", align_corners=False)[0, 0]
+        volume = torch.as_tensor(np.ascontiguousarray(volume)).to(self.voxels.device, torch.float32)
+        at = _places(tuple(shape), self.voxels, self.fixed, self.shift, self.moving)
+        mode, beyond = ("nearest", "border") if nearest else ("bilinear", "zeros")
+        return F.grid_sample(volume[None, None], at, mode=mode, padding_mode=beyond, align_corners=False)[0, 0]
 
 
 def registrable(
-    image: np.ndarray | torch.Tensor, size: Sequence[int] | None = None, device: torch.device | str = "cpu"
+    image: np.ndarray | torch.Tensor,
+    size: Sequence[int] | None = None,
+    *,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    device: torch.device | str = "cpu",
 ) -> Registrable:
     """A volume as registration sees it.
 
     Args:
         image: (K, J, I) or (C, K, J, I), display range or any other.
-        size: To look at it with, by relative position; default: its own, at most ``SIZE``.
+        size: Voxels to look at it with (:meth:`Registrable.size_of`); default: its own, at most ``SIZE``.
+        spacing: Of the image, mm along K, J, I.
         device: Where to compute.
     """
     image = torch.as_tensor(np.ascontiguousarray(image)).to(device, torch.float32)
-    channels = image.view(-1, 1, *image.shape[-3:])
-    size = tuple(size or map(min, image.shape[-3:], SIZE))
-    small = F.interpolate(channels, size, mode="trilinear", align_corners=False)
-    return Registrable(torch.cat([_descriptors(one[None]) for one in small], 1))
+    shape = image.shape[-3:]
+    size = tuple(size or map(min, shape, SIZE))
+    small = F.interpolate(image.view(-1, 1, *shape), size, mode="area")
+    lengths = tuple(length * n / m for length, n, m in zip(spacing, shape, size, strict=True))
+    return Registrable(torch.cat([_descriptors(one[None]) for one in small], 1), lengths)
 
 
 def registration_device(device: torch.device) -> torch.device:
@@ -100,10 +139,11 @@ def registration_device(device: torch.device) -> torch.device:
     return device if device.type == "cuda" else torch.device("cpu")
 
 
-def mean_of_moved(
-    labelled: Iterable[tuple["Displacement", np.ndarray]], shape: Sequence[int], blur: float
-) -> np.ndarray:
-    """How often a class lies at each voxel, from labelled masks moved there.
+def vote(labelled: Iterable[tuple["Displacement", np.ndarray]], shape: Sequence[int], blur: float) -> np.ndarray:
+    """How likely a class lies at each voxel, from labelled masks moved there.
+
+    The mean in which those count more that are more alike around the voxel (locally weighted voting, as Artaechevarria
+    et al., 2009, with descriptors in place of brightness).
 
     Args:
         labelled: Where each place lies in a labelled volume, and the class's mask there, bool (K, J, I).
@@ -117,11 +157,27 @@ def mean_of_moved(
 
     # The fields are smooth and the result is blurred: no need for every voxel of a large volume.
     size = tuple(min(length, _FINEST) for length in shape)
-    moved = [displacement.moved(mask, size) for displacement, mask in labelled]
-    mean = torch.stack(moved).mean(0)
+    found = [(displacement.moved(mask, size), displacement.unlike) for displacement, mask in labelled]
+    moved, unlike = (torch.stack(some) for some in zip(*found, strict=True))
+    mean = (vote_weights(unlike[:, 0], size) * moved).sum(0)
     blurred = torch.from_numpy(gaussian_filter(mean.cpu().numpy(), [blur * n for n in size], mode="nearest"))
     fine = F.interpolate(blurred[None, None], tuple(shape), mode="trilinear", align_corners=False)[0, 0]
     return fine.clamp_(0, 1).numpy()
+
+
+def vote_weights(unlike: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """How much each labelled volume counts at each voxel; they sum to one.
+
+    Args:
+        unlike: Of each volume, (m, 1, k, j, i) (:attr:`Displacement.unlike`).
+        shape: (K, J, I) of the weights.
+
+    Returns:
+        float32 (m, K, J, I).
+    """
+    relative = unlike / unlike.mean(0).clamp(min=1e-12)
+    relative = F.interpolate(relative, tuple(shape), mode="trilinear", align_corners=False)[:, 0]
+    return torch.softmax(-relative / _TEMPERATURE, 0)
 
 
 def _descriptors(image: torch.Tensor) -> torch.Tensor:
@@ -139,6 +195,48 @@ def _descriptors(image: torch.Tensor) -> torch.Tensor:
     scale = unlike.mean(1, keepdim=True)
     overall = scale.mean().clamp(min=1e-12)
     return torch.exp(-unlike / scale.clamp(1e-3 * overall, 1e3 * overall))
+
+
+def _shift(fixed: torch.Tensor, moving: torch.Tensor) -> tuple[int, int, int]:
+    """At which voxel of a moving volume a fixed one begins: where they overlap most and differ least.
+
+    What does not overlap counts as if it differed as volumes do in the mean that are laid on each other anyhow.
+    """
+    fixed, moving = (_halved(x)[0] for x in (fixed, moving))
+    sizes, other = fixed.shape[1:], moving.shape[1:]
+    padded = [n + m - 1 for n, m in zip(sizes, other, strict=True)]
+
+    def transformed(x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfftn(x, padded, dim=(-3, -2, -1))
+
+    def correlated(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfftn((one.conj() * two).sum(0), padded)
+
+    here, there = torch.ones_like(fixed[:1]), torch.ones_like(moving[:1])
+    of_here, of_there = transformed(here), transformed(there)
+    overlap = correlated(of_here, of_there)
+    squares = correlated(transformed((fixed**2).sum(0, keepdim=True)), of_there)
+    squares = squares + correlated(of_here, transformed((moving**2).sum(0, keepdim=True)))
+    unlike = (squares - 2 * correlated(transformed(fixed), transformed(moving))) / overlap.clamp(min=1)
+    share = overlap / min(here.numel(), there.numel())
+    usual = unlike[share > _OVERLAP].mean() + 1e-3 * len(fixed)  # where all is alike, too, the largest overlap wins
+    alike = torch.where(share > _OVERLAP, share * (usual - unlike), -torch.inf)
+    best = np.unravel_index(int(alike.argmax()), padded)
+    return tuple(2 * int(b if b < m else b - n) for b, m, n in zip(best, other, padded, strict=True))
+
+
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    """(1, C, k, j, i) in means of two voxels along each axis; beyond an odd end it goes on as there."""
+    odd = [p for n in reversed(x.shape[2:]) for p in (0, n % 2)]
+    return F.avg_pool3d(F.pad(x, odd, mode="replicate"), 2)
+
+
+def _beginning_at(x: torch.Tensor, first: Sequence[int], size: Sequence[int]) -> torch.Tensor:
+    """A part of (1, C, k, j, i); beyond its end it goes on as there."""
+    for axis, (start, count) in enumerate(zip(first, size, strict=True)):
+        at = torch.arange(start, start + count, device=x.device).clamp(0, x.shape[2 + axis] - 1)
+        x = x.index_select(2 + axis, at)
+    return x
 
 
 def _searched(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
@@ -169,35 +267,42 @@ def _searched(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _refined(fixed: torch.Tensor, moving: torch.Tensor, start: torch.Tensor, iterations: int) -> torch.Tensor:
-    """Gradient descent from a displacement in voxels, on descriptors of half the size; returns shares of each axis."""
-    per_voxel = 1 / torch.tensor(fixed.shape[2:], device=fixed.device).view(1, 3, 1, 1, 1)
-    shape = tuple((n + 1) // 2 for n in fixed.shape[2:])
+    """Gradient descent from a displacement, both in voxels, on descriptors of half the size."""
+    whole = fixed.shape[2:]
+    shape = tuple((n + 1) // 2 for n in whole)
     fixed, moving = F.adaptive_avg_pool3d(fixed, shape), F.adaptive_avg_pool3d(moving, shape)
     size = [max(n // 2, 2) for n in shape]
     field = F.interpolate(start, size, mode="trilinear", align_corners=False).requires_grad_()
     descent = torch.optim.Adam([field], lr=_RATE)
     for _ in range(iterations):
         smooth = _smooth(field)
-        at = _places(shape, smooth * per_voxel)
+        at = _places(shape, smooth, whole, (0, 0, 0), whole)
         unlike = F.mse_loss(F.grid_sample(moving, at, padding_mode="border", align_corners=False), fixed)
         rough = sum(smooth.diff(dim=axis).square().mean() for axis in (2, 3, 4))
         (len(_PAIRS) * unlike + _SMOOTHNESS * rough).backward()
         descent.step()
         descent.zero_grad()
-    return (_smooth(field) * per_voxel).detach()
+    return _smooth(field).detach()
 
 
-def _places(shape: tuple[int, ...], field: torch.Tensor) -> torch.Tensor:
-    """Where to take each voxel of a volume of that shape from, as ``grid_sample`` counts: (1, K, J, I, 3)."""
-    straight = F.affine_grid(torch.eye(3, 4, device=field.device)[None], [1, 1, *shape], align_corners=False)
-    fine = F.interpolate(field, shape, mode="trilinear", align_corners=False)
-    return straight + 2 * fine.flip(1).movedim(1, -1)
+def _places(
+    shape: tuple[int, ...], voxels: torch.Tensor, fixed: Sequence[int], shift: Sequence[int], moving: Sequence[int]
+) -> torch.Tensor:
+    """Where to take each voxel of a volume of that shape from, as ``grid_sample`` counts: (1, K, J, I, 3).
+
+    The other arguments as :class:`Displacement` has them.
+    """
+    fine = F.interpolate(voxels, shape, mode="trilinear", align_corners=False)[0].movedim(0, -1)
+    axes = [(torch.arange(n, device=voxels.device) + 0.5) * whole / n for n, whole in zip(shape, fixed, strict=True)]
+    straight = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) + torch.tensor(shift, device=voxels.device)
+    ends = torch.tensor(moving, device=voxels.device)
+    return (2 * (straight + fine) / ends - 1).flip(-1)[None]
 
 
-def _smooth(x: torch.Tensor) -> torch.Tensor:
-    """(1, C, k, j, i) after a Gaussian of one voxel."""
-    channels = x.shape[1]
-    weight = torch.exp(-0.5 * torch.arange(-3, 4, device=x.device) ** 2)
+def _smooth(x: torch.Tensor, deviation: float = 1.0) -> torch.Tensor:
+    """(1, C, k, j, i) after a Gaussian of so many voxels, cut off at three of its standard deviations."""
+    channels, reach = x.shape[1], round(3 * deviation)
+    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / deviation) ** 2)
     weight = weight / weight.sum()
     for axis in range(3):
         size, padding = [1, 1, 1], [0, 0, 0, 0, 0, 0]

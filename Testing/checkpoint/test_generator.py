@@ -185,9 +185,10 @@ def test_place_is_known_slice_by_slice():
 
 def test_labels_are_moved_onto_the_first_subject_by_what_images_show(pairs):
     for subjects in pairs:
-        moved = subjects.moved(np.random.default_rng(1))
+        moved, unlike = subjects.moved(np.random.default_rng(1))
+        assert len(moved) == len(unlike) == len(subjects.labels) - 1
         assert moved.dtype == torch.uint8
-        assert moved is subjects.moved(np.random.default_rng(2)), "once"
+        assert moved is subjects.moved(np.random.default_rng(2))[0], "once"
 
         def alike(others, fixed=subjects.labels[0]):
             return (others == fixed).float().mean()

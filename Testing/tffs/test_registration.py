@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, gaussian_filter1d, map_coordinates
 
 from SSLSegLib.tffs import registration
-from SSLSegLib.tffs.registration import SIZE, Displacement, mean_of_moved, registrable, registration_device
+from SSLSegLib.tffs.registration import SIZE, Displacement, registrable, registration_device, vote, vote_weights
 
 SHAPE = (16, 32, 32)
 BRIGHTNESS = (0.0, 1 / 3, 2 / 3, 1.0)  # of four structures
@@ -42,17 +42,25 @@ def dice(one, other):
     return np.mean([2 * ((one == c) & (other == c)).sum() / ((one == c).sum() + (other == c).sum()) for c in range(4)])
 
 
-def at_relative_positions(volume, shape, shares=0.0, order=1):
-    """What a volume shows at each voxel of one of another shape, some shares of each axis aside."""
-    size = np.reshape(volume.shape, (3, 1, 1, 1))
-    places = (np.indices(shape) + 0.5) / np.reshape(shape, (3, 1, 1, 1)) + shares
-    return map_coordinates(volume.astype(float), places * size - 0.5, order=order, mode="nearest")
+def relative(shape):
+    """Where the voxels of a volume lie, in shares of each axis."""
+    return (np.indices(shape) + 0.5) / np.reshape(shape, (3, 1, 1, 1))
 
 
-def in_voxels(displacement, shape):
+def taken(volume, places, order=1, mode="nearest"):
+    """What a volume shows at places in shares of each axis."""
+    at = places * np.reshape(volume.shape, (3, 1, 1, 1)) - 0.5
+    return map_coordinates(volume.astype(float), at, order=order, mode=mode)
+
+
+def fine(field, shape):
+    """(3, K, J, I) of a coarse field."""
+    return np.stack([taken(one, relative(shape)) for one in field])
+
+
+def in_voxels(displacement):
     """(3, K, J, I) at every voxel."""
-    shares = [at_relative_positions(one, shape) for one in displacement.field[0].numpy()]
-    return np.stack(shares) * np.reshape(shape, (3, 1, 1, 1))
+    return fine(displacement.voxels[0].numpy(), displacement.fixed) + np.reshape(displacement.shift, (3, 1, 1, 1))
 
 
 def length(displacement):
@@ -100,19 +108,35 @@ def one_bright_voxel(volume):
 
 @pytest.mark.parametrize("change", [lambda volume: volume, faint_in_part, one_bright_voxel])
 def test_descriptors_are_those_of_the_paper(change):
-    volume = change(waves((20, 48, 40), 1, 1, 3)[0].astype(np.float32))
+    volume = change(waves((40, 48, 48), 1, 1, 3)[0].astype(np.float32))
     descriptors = registrable(volume).descriptors
     assert descriptors.dtype == torch.float32
     np.testing.assert_allclose(descriptors.numpy()[0], mind_ssc(volume), atol=1e-5)
 
 
+def averaged(volume, size):
+    """Each voxel of a coarser grid: the mean of all that it touches."""
+    for axis, count in enumerate(size):
+        length = volume.shape[axis]
+        parts = [range(n * length // count, -(-(n + 1) * length // count)) for n in range(count)]
+        volume = np.stack([volume.take(part, axis).mean(axis) for part in parts], axis)
+    return volume
+
+
 def test_large_volumes_are_described_at_most_so_finely_and_any_at_the_size_asked_for():
-    small = registrable(np.zeros((50, 70, 66), np.float32)).descriptors
-    assert small.shape == (1, 12, *SIZE)
+    assert registrable(np.zeros((50, 70, 66), np.float32)).descriptors.shape == (1, 12, *SIZE)
     volume = waves((5, 80, 10), 1, 1, 0)[0].astype(np.float32)
-    for size, seen in ((None, (5, 64, 10)), ((7, 40, 12), (7, 40, 12))):
-        expected = mind_ssc(at_relative_positions(volume, seen))
-        np.testing.assert_allclose(registrable(volume, size).descriptors.numpy()[0], expected, atol=1e-4)
+    for size, seen in ((None, (5, 64, 10)), ((7, 40, 8), (7, 40, 8))):
+        descriptors = registrable(volume, size).descriptors.numpy()[0]
+        np.testing.assert_allclose(descriptors, mind_ssc(averaged(volume, seen)), atol=1e-4)
+
+
+def test_another_volume_is_to_have_voxels_as_long():
+    one = registrable(np.zeros((50, 70, 60), np.float32), spacing=(3.0, 1.0, 2.0))
+    assert one.spacing == pytest.approx((150 / 48, 70 / 64, 2.0))
+    assert one.size_of((150, 70, 120)) == (48, 64, 60)
+    assert one.size_of((75, 80, 20)) == (24, 73, 10)
+    assert one.size_of((1, 1000, 1000)) == (1, 128, 128), "a voxel at least, and no more than twice as many as ever"
 
 
 @pytest.mark.parametrize(
@@ -131,46 +155,78 @@ def test_a_known_deformation_is_undone_whatever_the_contrast(brightness, overlap
     assert length(true).mean() > 2.4
     found = registered(image(fixed), image(moving, brightness, 1))
     assert dice(moved_labels(found, moving), fixed) > overlap
-    assert length(in_voxels(found, SHAPE) - true).mean() < error
+    assert length(in_voxels(found) - true).mean() < error
 
 
 def test_descent_comes_closer_than_the_search_and_the_search_than_nothing():
     moving, fixed, true = pair()
     away = [
-        length(in_voxels(registered(image(fixed), image(moving, seed=1), iterations=n), SHAPE) - true).mean()
-        for n in (60, 0)
+        length(in_voxels(registered(image(fixed), image(moving, seed=1), iterations=n)) - true).mean() for n in (60, 0)
     ]
     assert 2 * away[0] < away[1] < 0.8 * length(true).mean()
 
 
-def test_shifts_as_long_as_the_search_looks_are_found():
-    labels = waves((24, 48, 48), 4, 2.5, 0).argmax(0)
-    shift = np.array([3, -7, 7])
-    found = registered(image(np.roll(labels, -shift, (0, 1, 2))), image(labels, seed=1))
-    inner = in_voxels(found, labels.shape)[:, 8:-8, 12:-12, 12:-12]
-    np.testing.assert_allclose(inner.mean((1, 2, 3)), shift, atol=0.3)
+def test_displacements_as_long_as_the_search_looks_are_found():
+    """Too long for descent alone, and not those of the volume as a whole: its two ends have opposite ones."""
+    labels = waves((16, 32, 80), 4, 2.5, 0).argmax(0)
+    true = np.zeros((3, *labels.shape))
+    true[1] = 7 * np.cos(np.linspace(0, np.pi, 80))
+    fixed = map_coordinates(labels, np.indices(labels.shape) + true, order=0, mode="nearest")
+    found = in_voxels(
+        registrable(image(fixed), fixed.shape).displacement(registrable(image(labels, seed=1), fixed.shape))
+    )
+    for end in (np.s_[4:12], np.s_[-12:-4]):
+        inner = np.s_[:, 4:-4, 8:-8, end]
+        np.testing.assert_allclose(found[inner].mean((1, 2, 3)), true[inner].mean((1, 2, 3)), atol=0.6)
 
 
-def test_a_moving_volume_of_another_size_lies_on_the_fixed_one_by_relative_position():
+@pytest.mark.parametrize("brightness", [BRIGHTNESS, BRIGHTNESS[::-1]], ids=["same", "inverted"])
+@pytest.mark.parametrize("part", ["fixed", "moving"])
+def test_a_part_is_found_in_a_whole_and_the_whole_around_a_part(part, brightness):
+    labels = waves((24, 60, 60), 4, 2.5, 0).argmax(0)
+    start = np.array([5, 22, 13])
+    box = tuple(slice(a, a + b) for a, b in zip(start, SHAPE, strict=True))
+    whole, cut = registrable(image(labels)), registrable(image(labels[box], brightness, 1))
+    if part == "fixed":
+        found = cut.displacement(whole)
+        assert length(in_voxels(found) - np.reshape(start, (3, 1, 1, 1))).mean() < 0.5
+        assert (moved_labels(found, labels) == labels[box]).mean() > 0.97
+    else:
+        found = whole.displacement(cut)
+        there = in_voxels(found)[(slice(None), *box)]
+        assert length(there + np.reshape(start, (3, 1, 1, 1))).mean() < 0.8
+        assert (moved_labels(found, labels[box], labels.shape)[box] == labels[box]).mean() > 0.93
+
+
+def test_a_moving_volume_with_other_voxels_lies_on_the_fixed_one_by_its_size_in_millimetres():
     moving, fixed, _ = pair()
-    finer = at_relative_positions(moving, (24, 40, 50), order=0).astype(int)
-    found = registrable(image(fixed)).displacement(registrable(image(finer, seed=1), SHAPE))
-    assert dice(at_relative_positions(finer, SHAPE, order=0), fixed) < 0.7
-    assert dice(moved_labels(found, finer), fixed) > 0.86
+    finer = taken(moving, relative((24, 40, 50)), order=0).astype(int)
+    spacing = 4.0 * np.divide(SHAPE, finer.shape)
+    one = registrable(image(fixed), spacing=(4.0, 4.0, 4.0))
+    other = registrable(image(finer, seed=1), one.size_of(spacing * finer.shape), spacing=spacing)
+    assert other.descriptors.shape == one.descriptors.shape
+    assert other.spacing == pytest.approx(one.spacing)
+    found = one.displacement(other)
+    assert dice(taken(finer, relative(SHAPE), order=0), fixed) < 0.7
+    assert dice(moved_labels(found, finer), fixed) > 0.84
 
 
 @pytest.mark.parametrize("shape", [(9, 14, 20), (4, 7, 5)], ids=["a field as fine as the volume", "a coarser field"])
 def test_moved_volumes_show_what_lies_where_the_field_says(shape):
     rng = np.random.default_rng(0)
     fixed, volume = (9, 14, 20), rng.random((13, 11, 30), np.float32)
-    field = rng.uniform(-0.3, 0.3, (3, *shape)).astype(np.float32)  # leads out of the volume, too
-    displacement = Displacement(torch.from_numpy(field)[None])
-    shares = np.stack([at_relative_positions(one, fixed) for one in field])
+    field = rng.uniform(-3, 3, (3, *shape)).astype(np.float32)
+    seen, shift, other = np.reshape([[7, 9, 10], [1, -2, 3], [8, 6, 15]], (3, 3, 1, 1, 1))  # leads out of it, too
+    axes = (seen.ravel(), shift.ravel(), other.ravel())
+    displacement = Displacement(torch.from_numpy(field)[None], *axes, torch.ones(1, 1, *shape))
+    places = (relative(fixed) * seen + shift + fine(field, fixed)) / other
     linear = displacement.moved(volume, fixed)
     assert linear.dtype == torch.float32
-    np.testing.assert_allclose(linear.numpy(), at_relative_positions(volume, fixed, shares), atol=1e-4)
+    expected = taken(volume, places, mode="grid-constant")
+    np.testing.assert_allclose(linear.numpy(), expected, atol=1e-4)
+    assert 0.05 < (expected == 0).mean() < 0.9
     nearest = displacement.moved(volume, fixed, nearest=True).numpy()
-    differs = nearest != at_relative_positions(volume, fixed, shares, order=0).astype(np.float32)
+    differs = nearest != taken(volume, places, order=0).astype(np.float32)
     assert differs.mean() < 0.002, "only places in the very middle of two voxels may be rounded otherwise"
 
 
@@ -191,7 +247,7 @@ def test_a_volume_stays_where_it_is_in_itself(shape, within):
     labels = pair(shape)[1]
     seen = embedded(image(labels), within)
     found = registered(seen, seen)
-    assert length(in_voxels(found, within)).max() < 0.4
+    assert length(in_voxels(found)).max() < 0.4
     mask = embedded(labels == 2, within)
     moved = found.moved(mask, within, nearest=True).numpy() > 0
     assert moved[binary_erosion(mask)].all()
@@ -216,12 +272,12 @@ def test_a_channel_given_twice_says_no_more_than_once():
     moving, fixed, _ = pair()
     seen = image(fixed), image(moving, seed=1)
     once, twice = (registered(*images) for images in (seen, [np.stack([one, one]) for one in seen]))
-    np.testing.assert_allclose(in_voxels(twice, SHAPE), in_voxels(once, SHAPE), atol=1e-2)
+    np.testing.assert_allclose(in_voxels(twice), in_voxels(once), atol=1e-2)
 
 
 def test_two_runs_find_the_same_to_the_bit():
     moving, fixed, _ = pair()
-    one, other = (registered(image(fixed), image(moving, seed=1)).field for _ in range(2))
+    one, other = (registered(image(fixed), image(moving, seed=1)).voxels for _ in range(2))
     assert torch.equal(one, other)
 
 
@@ -231,47 +287,50 @@ def test_two_runs_find_the_same_to_the_bit():
 def test_volumes_thinner_than_a_block_and_of_odd_sizes_are_registered(shape):
     moving, fixed, _ = pair(shape, (0 if shape[0] < 8 else 1, 2, 2), 1)
     found = registered(image(fixed), image(moving, seed=1))
-    assert found.field.isfinite().all()
+    assert found.voxels.isfinite().all()
     assert found.moved(moving, shape).shape == shape
     if np.prod(shape) > 500:
         assert dice(moved_labels(found, moving, shape), fixed) > dice(moving, fixed) + 0.08
     if shape[0] == 1:
-        assert not in_voxels(found, shape)[0].any(), "a single slice has nowhere to go"
+        assert not in_voxels(found)[0].any(), "a single slice has nowhere to go"
 
 
 @pytest.mark.parametrize("value", [0, 7])
 def test_volumes_that_show_nothing_stay_where_they_are(value):
     nothing = np.full(SHAPE, value, np.float32)
-    assert length(in_voxels(registered(nothing, nothing), SHAPE)).max() < 1e-3
+    assert length(in_voxels(registered(nothing, nothing))).max() < 1e-3
     something = image(pair()[0])
     for fixed, moving in ((nothing, something), (something, nothing)):
-        assert registered(fixed, moving, iterations=5).field.isfinite().all()
+        assert registered(fixed, moving, iterations=5).voxels.isfinite().all()
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_callers_that_ask_for_no_gradients_get_the_same(mode):
     moving, fixed, _ = pair()
     seen = image(fixed), image(moving, seed=1)
-    expected = registered(*seen).field
+    expected = registered(*seen).voxels
     with mode():
         found = registered(*seen)
         assert found.moved(moving, SHAPE).shape == SHAPE
-    assert torch.equal(found.field, expected)
-    assert not found.field.requires_grad
-    assert not torch.equal(expected, registered(*seen, iterations=0).field)
+    assert torch.equal(found.voxels, expected)
+    assert not found.voxels.requires_grad
+    assert not torch.equal(expected, registered(*seen, iterations=0).voxels)
 
 
 @pytest.mark.parametrize(("shape", "most", "mean"), [(SHAPE, 1e-5, 1e-5), ((4, 200, 8), 0.03, 1.2e-3)])
 def test_a_class_lies_where_its_moved_masks_lie_in_the_mean_and_blurred(shape, most, mean):
     assert (max(shape) > registration._FINEST) == (most > 1e-3)
     masks = [waves(size, 1, [0.06 * n for n in size], k)[0] > 0 for k, size in enumerate([shape, shape, (10, 50, 20)])]
-    shares = np.array([[0, 0, 0], [0, 0, 0], [0.1, -0.05, 0.2]])
+    shares = np.reshape([[0, 0, 0], [0, 0, 0], [0.1, -0.05, 0.2]], (3, 3, 1, 1, 1))
     moved = [
-        at_relative_positions(mask, shape, share[:, None, None, None])
-        for mask, share in zip(masks, shares, strict=True)
+        taken(mask, relative(shape) + share, mode="grid-constant") for mask, share in zip(masks, shares, strict=True)
     ]
-    fields = (torch.tensor(share, dtype=torch.float32).view(1, 3, 1, 1, 1) for share in shares)
-    got = mean_of_moved(zip(map(Displacement, fields), masks, strict=True), shape, 0.03)
+    fields = (torch.from_numpy(share * np.reshape(shape, share.shape))[None].float() for share in shares)
+    alike = torch.ones(1, 1, *shape)
+    labelled = (
+        (Displacement(field, shape, (0, 0, 0), shape, alike), mask) for field, mask in zip(fields, masks, strict=True)
+    )
+    got = vote(labelled, shape, 0.03)
     assert got.shape == shape
     assert got.dtype == np.float32
     assert got.min() >= 0
@@ -280,6 +339,43 @@ def test_a_class_lies_where_its_moved_masks_lie_in_the_mean_and_blurred(shape, m
     assert np.ptp(expected) > 0.9
     assert np.abs(got - expected).max() < most
     assert np.abs(got - expected).mean() < mean
+
+
+def test_volumes_that_are_more_alike_around_a_voxel_count_more_there():
+    unlike = torch.tensor([[1.0, 2.0], [1.0, 1.0], [1.0, 3.0]]).view(3, 1, 1, 1, 2)
+    weights = vote_weights(unlike, (1, 1, 2))
+    np.testing.assert_allclose(weights[:, 0, 0, 0], 1 / 3, rtol=1e-6)
+    expected = np.exp(-np.array([2.0, 1.0, 3.0]) / 2.0 / 0.1)
+    np.testing.assert_allclose(weights[:, 0, 0, 1], expected / expected.sum(), rtol=1e-5)
+    assert vote_weights(torch.zeros(2, 1, 1, 1, 1), (4, 4, 4)).eq(0.5).all(), "equal copies"
+
+
+def test_of_two_labelled_volumes_the_one_that_shows_the_same_decides():
+    """The other shows another arrangement of the same structures in one half of the volume."""
+    moving, fixed, _ = pair()
+    strange = moving.copy()
+    strange[:, :, 16:] = np.roll(moving, 9, 1)[:, :, 16:]
+    target = registrable(image(fixed))
+    found = [target.displacement(registrable(image(some, seed=1))) for some in (moving, strange)]
+    assert found[1].unlike[..., 20:].mean() > 1.5 * found[0].unlike[..., 20:].mean()
+    masks = [(moving == 1), (strange == 1)]
+    prior = vote(zip(found, masks, strict=True), SHAPE, 0.0)
+    plain = np.mean([one.moved(mask, SHAPE).numpy() for one, mask in zip(found, masks, strict=True)], axis=0)
+    truth = fixed == 1
+    assert np.abs(prior - truth).mean() < 0.8 * np.abs(plain - truth).mean()
+
+
+def test_what_is_unlike_is_the_smoothed_difference_of_moved_descriptors():
+    moving, fixed, _ = pair()
+    one, other = registrable(image(fixed)), registrable(image(moving, seed=1))
+    found = one.displacement(other)
+    places = relative(SHAPE) + fine(found.voxels[0].numpy(), SHAPE) / np.reshape(SHAPE, (3, 1, 1, 1))
+    moved = np.stack([taken(channel, places) for channel in other.descriptors[0].numpy()])
+    expected = ((moved - one.descriptors[0].numpy()) ** 2).mean(0)
+    for axis in range(3):
+        expected = gaussian_filter1d(expected, 3, axis, mode="nearest", radius=9)
+    assert found.shift == (0, 0, 0)
+    np.testing.assert_allclose(found.unlike[0, 0].numpy(), expected, rtol=1e-3)
 
 
 def test_only_nvidia_gpus_register():
