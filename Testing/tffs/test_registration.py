@@ -135,7 +135,7 @@ def test_another_volume_is_to_have_voxels_as_long():
     one = registrable(np.zeros((50, 70, 60), np.float32), spacing=(3.0, 1.0, 2.0))
     assert one.spacing == pytest.approx((150 / 48, 70 / 64, 2.0))
     assert one.size_of((150, 70, 120)) == (48, 64, 60)
-    assert one.size_of((75, 80, 20)) == (24, 73, 10)
+    assert one.size_of((75, 80.8, 20)) == (24, 74, 10)
     assert one.size_of((1, 1000, 1000)) == (1, 128, 128), "a voxel at least, and no more than twice as many as ever"
 
 
@@ -167,17 +167,56 @@ def test_descent_comes_closer_than_the_search_and_the_search_than_nothing():
 
 
 def test_displacements_as_long_as_the_search_looks_are_found():
-    """Too long for descent alone, and not those of the volume as a whole: its two ends have opposite ones."""
-    labels = waves((16, 32, 80), 4, 2.5, 0).argmax(0)
+    """Not those of the volume as a whole: its two ends have opposite ones."""
+    labels = waves((16, 32, 80), 4, 2.5, 1).argmax(0)
     true = np.zeros((3, *labels.shape))
     true[1] = 7 * np.cos(np.linspace(0, np.pi, 80))
     fixed = map_coordinates(labels, np.indices(labels.shape) + true, order=0, mode="nearest")
-    found = in_voxels(
-        registrable(image(fixed), fixed.shape).displacement(registrable(image(labels, seed=1), fixed.shape))
-    )
+    one, other = (registrable(image(seen, seed=n), seen.shape) for n, seen in enumerate((fixed, labels)))
+    searched, found = (in_voxels(one.displacement(other, iterations=n)) for n in (0, 60))
     for end in (np.s_[4:12], np.s_[-12:-4]):
         inner = np.s_[:, 4:-4, 8:-8, end]
-        np.testing.assert_allclose(found[inner].mean((1, 2, 3)), true[inner].mean((1, 2, 3)), atol=0.6)
+        expected = true[inner].mean((1, 2, 3))
+        np.testing.assert_allclose(found[inner].mean((1, 2, 3)), expected, atol=0.6)
+        np.testing.assert_allclose(searched[inner].mean((1, 2, 3)), expected, atol=1.2)  # it takes steps of two
+
+
+def best_shift(fixed, moving, least, bonus):
+    """By trying all: the largest overlap, times how much less unlike volumes are in it than they usually are."""
+    fixed, moving = (averaged(x, [len(x), *(n // 2 for n in x.shape[1:])]) for x in (fixed, moving))
+    sizes, other = fixed.shape[1:], moving.shape[1:]
+    tried = {}
+    for shift in np.ndindex(*(n + m - 1 for n, m in zip(sizes, other, strict=True))):
+        shift = tuple(s - n + 1 for s, n in zip(shift, sizes, strict=True))
+        here = [slice(max(-s, 0), min(m - s, n)) for s, n, m in zip(shift, sizes, other, strict=True)]
+        there = [slice(part.start + s, part.stop + s) for s, part in zip(shift, here, strict=True)]
+        unlike = ((fixed[(slice(None), *here)] - moving[(slice(None), *there)]) ** 2).sum(0)
+        share = unlike.size / min(np.prod(sizes), np.prod(other))
+        if share > least:
+            tried[shift] = share, unlike.mean()
+    usual = np.mean([unlike for _, unlike in tried.values()]) + bonus
+    return tuple(2 * s for s in max(tried, key=lambda shift: tried[shift][0] * (usual - tried[shift][1])))
+
+
+@pytest.mark.parametrize("strangers", [False, True])
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_of_all_ways_to_lay_one_volume_on_another_the_best_is_taken(seed, strangers):
+    rng = np.random.default_rng(seed)
+    whole = rng.random((3, 20, 24, 22), np.float32)
+    sizes, starts = 2 * rng.integers(4, 7, (2, 3)), 2 * rng.integers(0, 3, (2, 3))
+    parts = [whole[:, *map(slice, a, a + n)] for a, n in zip(starts, sizes, strict=True)]
+    if strangers:
+        parts[1] = rng.random(parts[1].shape, np.float32)
+    found = registration._shift(*(torch.from_numpy(part.copy())[None] for part in parts))
+    assert found == best_shift(*parts, 0.3, 3e-3)
+    assert strangers or found == tuple(starts[0] - starts[1])
+
+
+def test_a_volume_goes_on_beyond_its_end_as_there():
+    volume = np.random.default_rng(0).random((2, 5, 6, 7), np.float32)
+    padded = np.pad(volume, [(0, 0), (3, 4), (3, 4), (3, 4)], mode="edge")
+    part = registration._beginning_at(torch.from_numpy(volume)[None], (-3, 1, 2), (12, 3, 9))[0]
+    np.testing.assert_array_equal(part, padded[:, 0:12, 4:7, 5:14])
 
 
 @pytest.mark.parametrize("brightness", [BRIGHTNESS, BRIGHTNESS[::-1]], ids=["same", "inverted"])
