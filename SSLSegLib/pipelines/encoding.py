@@ -85,11 +85,11 @@ class EncodedCase:
             orientation: As :attr:`~SSLSegLib.cases.geometry.Geometry.orientation`.
             beside: The other volume, to have voxels as long as its.
         """
-        from SSLSegLib.tffs.registration import SIZE, registrable, registration_device
+        from SSLSegLib.tffs.registration import registrable, registration_device, size_seen
 
         shape, spacing = self.geometry.along(orientation)
         if beside is None:
-            size = tuple(map(min, shape, SIZE))
+            size = size_seen(shape, spacing)
         else:
             size = beside.size_of([length * n for length, n in zip(spacing, shape, strict=True)])
         key = orientation, size

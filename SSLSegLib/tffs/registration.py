@@ -20,12 +20,13 @@ __all__ = [
     "Registrable",
     "registrable",
     "registration_device",
+    "size_seen",
     "vote",
     "vote_weights",
 ]
 
 SIZE = (48, 64, 64)
-"""Volumes are looked at with at most this many voxels along (K, J, I)."""
+"""Volumes are looked at with this many voxels along K, and at most so many along J and I."""
 ITERATIONS = 60
 """Of gradient descent."""
 _FINEST = 160  # voxels along an axis at which masks are moved
@@ -122,16 +123,26 @@ def registrable(
 
     Args:
         image: (K, J, I) or (C, K, J, I), display range or any other.
-        size: Voxels to look at it with (:meth:`Registrable.size_of`); default: its own, at most ``SIZE``.
+        size: Voxels to look at it with (:func:`size_seen`, :meth:`Registrable.size_of`); default: the former.
         spacing: Of the image, mm along K, J, I.
         device: Where to compute.
     """
     image = torch.as_tensor(np.ascontiguousarray(image)).to(device, torch.float32)
     shape = image.shape[-3:]
-    size = tuple(size or map(min, shape, SIZE))
-    small = F.interpolate(image.view(-1, 1, *shape), size, mode="area")
+    size = tuple(size or size_seen(shape, spacing))
+    small = F.interpolate(image.view(-1, 1, *shape), tuple(map(min, shape, size)), mode="area")
+    small = F.interpolate(small, size, mode="trilinear", align_corners=False)
     lengths = tuple(length * n / m for length, n, m in zip(spacing, shape, size, strict=True))
     return Registrable(torch.cat([_descriptors(one[None]) for one in small], 1), lengths)
+
+
+def size_seen(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int, int]:
+    """How many voxels a volume is looked at with: cubes as long as its shortest spacing, at most ``SIZE`` of them.
+
+    Thick slices are interpolated: neighbours that lie far apart describe nothing.
+    """
+    pairs = zip(shape, spacing, SIZE, strict=True)
+    return tuple(min(max(n, round(n * length / min(spacing))), most) for n, length, most in pairs)
 
 
 def registration_device(device: torch.device) -> torch.device:
@@ -251,6 +262,7 @@ def _searched(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
     others = F.avg_pool3d(F.pad(moving, around, mode="replicate"), _SPACING, stride=1)
     steps = torch.arange(-_REACH, _REACH + 1) * _STRIDE
     offsets = torch.cartesian_prod(steps, steps, steps)
+    offsets = offsets[(2 * offsets.abs() <= torch.tensor(fixed.shape[2:])).all(1)]  # of few slices half, at most
     offsets = offsets[offsets.square().sum(1).argsort(stable=True)]  # of equally good ones the shortest is taken
     cost = fixed.new_empty(len(offsets), *shape)
     for number, offset in enumerate((offsets + reach).tolist()):

@@ -8,7 +8,15 @@ import torch
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, gaussian_filter1d, map_coordinates
 
 from SSLSegLib.tffs import registration
-from SSLSegLib.tffs.registration import SIZE, Displacement, registrable, registration_device, vote, vote_weights
+from SSLSegLib.tffs.registration import (
+    SIZE,
+    Displacement,
+    registrable,
+    registration_device,
+    size_seen,
+    vote,
+    vote_weights,
+)
 
 SHAPE = (16, 32, 32)
 BRIGHTNESS = (0.0, 1 / 3, 2 / 3, 1.0)  # of four structures
@@ -128,14 +136,15 @@ def test_large_volumes_are_described_at_most_so_finely_and_any_at_the_size_asked
     volume = waves((5, 80, 10), 1, 1, 0)[0].astype(np.float32)
     for size, seen in ((None, (5, 64, 10)), ((7, 40, 8), (7, 40, 8))):
         descriptors = registrable(volume, size).descriptors.numpy()[0]
-        np.testing.assert_allclose(descriptors, mind_ssc(averaged(volume, seen)), atol=1e-4)
+        coarse = averaged(volume, (5, *seen[1:]))  # and linear between slices where there are to be more
+        np.testing.assert_allclose(descriptors, mind_ssc(taken(coarse, relative(seen))), atol=1e-4)
 
 
 def test_another_volume_is_to_have_voxels_as_long():
     one = registrable(np.zeros((50, 70, 60), np.float32), spacing=(3.0, 1.0, 2.0))
-    assert one.spacing == pytest.approx((150 / 48, 70 / 64, 2.0))
-    assert one.size_of((150, 70, 120)) == (48, 64, 60)
-    assert one.size_of((75, 80.8, 20)) == (24, 74, 10)
+    assert one.spacing == pytest.approx((150 / 48, 70 / 64, 120 / 64))
+    assert one.size_of((150, 70, 120)) == (48, 64, 64)
+    assert one.size_of((75, 80.8, 18.75)) == (24, 74, 10)
     assert one.size_of((1, 1000, 1000)) == (1, 128, 128), "a voxel at least, and no more than twice as many as ever"
 
 
@@ -415,6 +424,29 @@ def test_what_is_unlike_is_the_smoothed_difference_of_moved_descriptors():
         expected = gaussian_filter1d(expected, 3, axis, mode="nearest", radius=9)
     assert found.shift == (0, 0, 0)
     np.testing.assert_allclose(found.unlike[0, 0].numpy(), expected, rtol=1e-3)
+
+
+def test_thick_slices_are_interpolated_so_that_neighbours_lie_near():
+    assert size_seen((10, 256, 256), (8.0, 1.4, 1.4)) == (48, 64, 64)
+    assert size_seen((5, 40, 36), (4.0, 1.2, 1.0)) == (20, 48, 36)
+    assert size_seen((88, 145, 174), (0.625,) * 3) == SIZE
+    assert size_seen((30, 30, 30), (1.0, 1.0, 1.0)) == (30, 30, 30)
+
+
+def test_of_every_fourth_slice_the_same_is_found_as_of_all():
+    """A class that is plain in all slices, of which few are left."""
+    moving, fixed, _ = pair((32, 40, 40), (3, 3, 3))
+    every, few = (slice(None), (1.0, 1.0, 1.0)), (slice(2, None, 4), (4.0, 1.0, 1.0))
+
+    def overlap(slices, spacing):
+        target = registrable(image(fixed)[slices], spacing=spacing)
+        found = target.displacement(registrable(image(moving, seed=1)[slices], spacing=spacing))
+        return dice(moved_labels(found, moving[slices], fixed[slices].shape), fixed[slices])
+
+    assert dice(moving[few[0]], fixed[few[0]]) < 0.65
+    assert overlap(*every) > 0.85
+    assert overlap(*few) > 0.75
+    assert overlap(few[0], (1.0, 1.0, 1.0)) < overlap(*few) - 0.1, "told that slices are thin"
 
 
 def test_only_nvidia_gpus_register():
