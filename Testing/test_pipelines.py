@@ -374,6 +374,8 @@ def test_progress_counts_every_tracked_frame_up_to_the_total(cohort, model):
     done = [fields["done"] for fields in tracking]
     assert done == sorted(done)
     assert done[-1] == tracking[-1]["total"] == 2 * 4 * 2 * 2 * 2  # cases, slices, insertions, labelled, classes
+    registered = [(fields["case"], fields["registered"]) for fields in tracking if "registered" in fields]
+    assert registered == [("c2", 1), ("c2", 2), ("c3", 1), ("c3", 2)], "once for both classes"
     assert [fields["case"] for event, fields in events if event == "result"] == ["c2", "c3"]
 
 

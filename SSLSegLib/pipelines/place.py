@@ -1,6 +1,6 @@
 """Where classes lie in labelled cases, seen from a case of any orientation and size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,10 +25,11 @@ class Alignment:
 
     Args:
         image: The unlabelled case.
+        tell: Told how many are, after each.
     """
 
-    def __init__(self, image: "EncodedCase") -> None:
-        self.image = image
+    def __init__(self, image: "EncodedCase", tell: Callable[[int], None] = lambda done: None) -> None:
+        self.image, self._tell = image, tell
         self._found: dict[str, Displacement] = {}
 
     def displacement(self, case: "LabelledCase") -> "Displacement":
@@ -38,6 +39,7 @@ class Alignment:
             fixed = self.image.registrable(orientation)
             self._found[case.case.id] = fixed.displacement(case.registrable(orientation, fixed))
             case.put_away()
+            self._tell(len(self._found))
         return self._found[case.case.id]
 
 

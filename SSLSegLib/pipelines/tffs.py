@@ -163,7 +163,7 @@ def segment_case(
     places = class_places(labelled, cohort.classes, options, model)
     for each in labelled:
         each.encode(labelled_views(places.values(), each, options), tracking.encoding(image.case))
-    alignment, views = Alignment(image), {}
+    alignment, views = Alignment(image, tracking.registering(image.case)), {}
     probability = np.zeros((len(cohort.classes), *image.geometry.shape), np.float32)
     variance = np.zeros_like(probability)
     for number, segment in enumerate(cohort.classes):

@@ -1,6 +1,6 @@
 """Progress over several cases."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from SSLSegLib.cases.cohort import Case
@@ -24,6 +24,14 @@ class Tracking:
     def encoding(self, case: Case) -> Progress:
         def tell(event: str, *, done: int, total: int, **_: Any) -> None:
             self.progress(event, stage=STAGE, done=self._before, total=self._total, case=case.id, encoded=done)
+
+        return tell
+
+    def registering(self, case: Case) -> Callable[[int], None]:
+        """To be told how many labelled cases are registered to one that is to be segmented."""
+
+        def tell(done: int) -> None:
+            self.progress("progress", stage=STAGE, done=self._before, total=self._total, case=case.id, registered=done)
 
         return tell
 
