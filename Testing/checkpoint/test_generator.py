@@ -178,8 +178,9 @@ def test_place_is_known_slice_by_slice():
     place = place_at(still, [mask, torch.zeros_like(mask)], np.array([0, 15, 30]), 16)
     np.testing.assert_allclose(place[0, :, 8, 8], [0, 0.5, 0], atol=1e-3)
     registered = place_at(np.random.default_rng(0), [mask, torch.zeros_like(mask)], np.arange(40), 32, registered=True)
-    still = Displacement(torch.zeros(1, 3, 2, 2, 2))
-    prior = moved_prior([(still, mask[0].numpy()), (still, np.zeros((40, 32, 32), bool))], (40, 32, 32))
+    shape = (40, 32, 32)
+    still = Displacement(torch.zeros(1, 3, 2, 2, 2), shape, (0, 0, 0), shape, torch.ones(1, 1, 2, 2, 2))
+    prior = moved_prior([(still, mask[0].numpy()), (still, np.zeros(shape, bool))], shape)
     np.testing.assert_allclose(registered[0], prior, atol=0.02)  # what the engine tells
 
 
