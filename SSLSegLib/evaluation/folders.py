@@ -80,7 +80,9 @@ def evaluate_folder(
     """
     found = find_predictions(predictions)
     labels = Path(labels)
-    cohort = Cohort.load(labels) if labels.suffix == ".json" or (labels / "cohort.json").is_file() else None
+    described = labels.suffix == ".json" or (labels / "cohort.json").is_file()
+    described = described or (labels.is_file() and not labels.name.lower().endswith(_ENDINGS))  # whatever its name
+    cohort = Cohort.load(labels) if described else None
     if classes is None:
         classes = _known_classes(cohort, found)
     references = load_references(cohort if cohort is not None else labels, classes or _EVERY_VALUE)

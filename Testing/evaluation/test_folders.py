@@ -31,6 +31,11 @@ def test_a_job_is_scored_by_its_cohort(job):
     assert [fields["done"] for event, fields in heard if event == "progress"] == [1, 2, 3, 4]
 
 
+def test_a_cohort_file_is_known_whatever_its_name(job):
+    other = shutil.copy(job.folder / "cohort.json", job.folder / "hearts")
+    assert dice_of(evaluate_folder(job.folder, other)) == dice_of(evaluate_folder(job.folder, job.folder))
+
+
 def test_folders_are_matched_by_name_whatever_the_ending(job, tmp_path):
     predictions = tmp_path / "predictions"
     predictions.mkdir()
