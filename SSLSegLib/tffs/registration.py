@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 SIZE = (48, 64, 64)
-"""Volumes are looked at with this many voxels along K, and at most so many along J and I."""
+"""Volumes are looked at with at most this many voxels along (K, J, I)."""
 ITERATIONS = 60
 """Of gradient descent."""
 _FINEST = 160  # voxels along an axis at which masks are moved
@@ -34,9 +34,7 @@ _SPACING = 4  # voxels from one point of the coarse grid to the next
 _REACH = 4  # steps of two voxels that the search looks to each side
 _STRIDE = 2
 _OVERLAP = 0.3  # of the smaller volume, at least, however they are laid on each other
-_NEARBY = (
-    3.0  # voxels, standard deviation, around a voxel in which volumes are to be alike for their masks to count there
-)
+_NEARBY = 3.0  # voxels: how far around a voxel (a deviation) volumes are to be alike for their masks to count
 _TEMPERATURE = 0.1  # of the weights: a tenth more unlike than the mean of all makes a factor of e
 _COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _SMOOTHNESS = 0.02
