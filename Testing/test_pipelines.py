@@ -94,10 +94,14 @@ def square_around(shown, masks):
 def laid_on(cohort, case, masks):
     """How often a class lies at each voxel of a case in labelled ones registered to it, and where it is likely."""
 
-    def ready(some):
-        return registrable(to_display_range(read_volume(cohort, some), "MR", None))
+    def ready(some, beside=None):
+        volume = read_volume(cohort, some)
+        lengths = volume.geometry.spacing
+        size = beside and beside.size_of(np.multiply(lengths, volume.geometry.shape))
+        return registrable(to_display_range(volume, "MR", None), size, spacing=lengths)
 
-    moved = [(ready(case).displacement(ready(cohort.case(name))), mask) for name, mask in masks.items()]
+    fixed = ready(case)
+    moved = [(fixed.displacement(ready(cohort.case(name), fixed)), mask) for name, mask in masks.items()]
     prior = moved_prior(moved, read_volume(cohort, case).array.shape[1:])
     assert 0.2 < prior.max() <= 1
     return prior, prior >= prior.max() / 2
