@@ -22,6 +22,7 @@ from .views import (
     View,
     across,
     as_coarse,
+    displayed,
     drawn_field,
     drawn_region,
     drawn_regions,
@@ -93,7 +94,7 @@ class Subjects:
             contrast = draw_contrast(rng, tissues)
             change = str(rng.choice(CHANGES, p=_REGISTERED_CHANGES))
             fixed, *moving = (
-                registrable(_display(render(labels, every, related_contrast(rng, contrast, tissues, how), rng)))
+                registrable(displayed(render(labels, every, related_contrast(rng, contrast, tissues, how), rng)))
                 for labels, how in zip(self.labels, [change] + ["same"] * (len(self.labels) - 1), strict=True)
             )
             shape = self.labels.shape[1:]
@@ -132,12 +133,6 @@ def draw_subjects(rng: np.random.Generator) -> Subjects:
     anatomy = draw_anatomy(rng)
     amount = rng.uniform(0.02, 0.11)
     return Subjects(anatomy, torch.stack([anatomy.subject(rng, amount=amount).labels for _ in range(_SUBJECTS)]))
-
-
-def _display(image: torch.Tensor) -> torch.Tensor:
-    """Display range, as for real volumes."""
-    low, high = np.percentile(image.numpy()[:, ::2, ::2], [0.5, 99.5])
-    return ((image - float(low)) / max(float(high - low), 1e-6)).clamp_(0, 1)
 
 
 def place_at(

@@ -14,6 +14,7 @@ __all__ = [
     "View",
     "across",
     "as_coarse",
+    "displayed",
     "drawn_field",
     "drawn_region",
     "drawn_regions",
@@ -27,6 +28,12 @@ _MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
 _STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
+def displayed(images: torch.Tensor, view: View = EVERYTHING) -> torch.Tensor:
+    """Images (n, rows, columns) of one subject, or a part of each, in the display range of them all: 0 to 1."""
+    low, high = np.percentile(images.numpy()[:, ::2, ::2], [0.5, 99.5])
+    return ((images[:, view[0], view[1]] - float(low)) / max(float(high - low), 1e-6)).clamp_(0, 1)
+
+
 def to_frames(images: torch.Tensor, image_size: int, view: View = EVERYTHING) -> torch.Tensor:
     """Display range (0.5 to 99.5 percentile), 8 bits, bicubic resizing, ImageNet normalisation: as for real volumes.
 
@@ -37,9 +44,7 @@ def to_frames(images: torch.Tensor, image_size: int, view: View = EVERYTHING) ->
     Returns:
         float32 (n, 3, S, S).
     """
-    low, high = np.percentile(images.numpy()[:, ::2, ::2], [0.5, 99.5])
-    images = images[:, view[0], view[1]]
-    grey = ((images - float(low)) / max(float(high - low), 1e-6)).clamp_(0, 1).mul_(255).floor_()
+    grey = displayed(images, view).mul_(255).floor_()
     size = (image_size, image_size)
     grey = F.interpolate(grey[:, None], size, mode="bicubic", align_corners=False, antialias=True)
     return (grey.clamp_(0, 255).round_() / 255 - _MEAN) / _STD

@@ -12,7 +12,7 @@ import numpy as np
 __all__ = ["CUT", "Region", "class_region", "extent", "part_of", "region_around", "region_side", "share_at_edge"]
 
 FILL = 0.6
-"""Share of the region's side that the class takes up, in all labelled cases laid on each other."""
+"""Share of the region's side that the largest of the labelled masks takes up."""
 LEAST = 0.25
 """Of the plane's side: no region is smaller."""
 CUT = 0.01

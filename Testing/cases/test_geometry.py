@@ -110,6 +110,10 @@ def test_an_array_is_reoriented_as_nibabel_does_it(kind, orientation):
     start = nibabel.io_orientation(grid.ijk_to_ras)
     change = nibabel.orientations.ornt_transform(start, nibabel.orientations.axcodes2ornt(orientation))
     np.testing.assert_array_equal(found.T, nibabel.apply_orientation(array.T, change))
+    shape, spacing = grid.along(orientation)
+    assert shape == found.shape
+    image = SimpleITK.DICOMOrient(grid.to_sitk(array), orientation)
+    np.testing.assert_allclose(spacing, image.GetSpacing()[::-1])
 
 
 def test_a_crop_knows_where_it_lies():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 
 from SSLSegLib.cases.frames import slices_to_frames
 from SSLSegLib.checkpoint.atlas import draw_anatomy
@@ -119,9 +120,9 @@ def test_a_batch_holds_targets_on_labelled_and_chain_slices(batch):
 
 
 @pytest.mark.parametrize(
-    ("resliced", "registered", "low", "high"), [(0.0, 0.0, 0.3, 0.8), (1.0, 0.0, 0.3, 0.8), (0.5, 1.0, 0.3, 0.95)]
+    ("resliced", "registered", "high", "most"), [(0.0, 0.0, 0.8, 0.97), (1.0, 0.0, 0.8, 0.97), (0.5, 1.0, 0.95, 0.99)]
 )
-def test_the_place_that_is_told_resembles_the_target_but_is_not_it(resliced, registered, low, high):
+def test_the_place_that_is_told_resembles_the_target_but_is_not_it(resliced, registered, high, most):
     """One labelled subject or three, another field of view, moved along the axis, or registered; of whatever axis."""
     options = SampleOptions(image_size=64, batch=2, shapes=((4, 5),), resliced=resliced, registered=registered)
     stream = iter(Samples(options, seed=5))
@@ -136,8 +137,8 @@ def test_the_place_that_is_told_resembles_the_target_but_is_not_it(resliced, reg
         there = truth.flatten(1).sum(1) > 5
         both = (torch.minimum(place, truth)).flatten(1).sum(1)
         overlaps += (2 * both / (place + truth).flatten(1).sum(1))[there].tolist()
-    assert low < np.median(overlaps) < high
-    assert max(overlaps) < 0.99
+    assert 0.3 < np.median(overlaps) < high
+    assert max(overlaps) < most
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -177,6 +178,9 @@ def test_place_is_known_slice_by_slice():
     still = mock.Mock(random=lambda: 1.0, normal=lambda: 0.0)  # a generator that moves nothing
     place = place_at(still, [mask, torch.zeros_like(mask)], np.array([0, 15, 30]), 16)
     np.testing.assert_allclose(place[0, :, 8, 8], [0, 0.5, 0], atol=1e-3)
+    thinner = F.avg_pool2d(mask.float(), 2)[0].numpy()
+    by_position = gaussian_filter(thinner / 2, [0.025 * size for size in thinner.shape], mode="nearest")
+    np.testing.assert_allclose(place[0, 1], by_position[15], atol=0.12)  # but for resized edges
     registered = place_at(np.random.default_rng(0), [mask, torch.zeros_like(mask)], np.arange(40), 32, registered=True)
     shape = (40, 32, 32)
     still = Displacement(torch.zeros(1, 3, 2, 2, 2), shape, (0, 0, 0), shape, torch.ones(1, 1, 2, 2, 2))
