@@ -310,9 +310,9 @@ def _timed(engine: "TffsEngine", work):
 
 def _registration(engine: "TffsEngine") -> float:
     """Seconds for a pair, from one with a part of its steps."""
-    from SSLSegLib.tffs.registration import ITERATIONS, SIZE, registrable, registration_device
+    from SSLSegLib.tffs.registration import FINE_SIZE, ITERATIONS, registrable, registration_device
 
-    volume = np.random.default_rng(0).random(SIZE, np.float32)
+    volume = np.random.default_rng(0).random(FINE_SIZE, np.float32)
     fixed = registrable(volume, device=registration_device(engine.device))
     search, _ = _timed(engine, lambda: fixed.displacement(fixed, iterations=0))
     some = ITERATIONS // 10

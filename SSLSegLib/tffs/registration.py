@@ -3,8 +3,9 @@
 Self-similarity descriptors (MIND-SSC, Heinrich et al., MICCAI 2013) say how a neighbourhood is built and not how bright
 it is. Of all ways to lay one volume on the other as a whole the best is taken (scans need not show one field of view);
 then a search over all displacements of a coarse grid, made smooth by convex coupling (Heinrich et al., MICCAI 2014),
-finds about where everything lies; gradient descent on a finer grid does the rest (as ConvexAdam, Siebert et al., 2021).
-One or two seconds a pair on a processor, where mutual information with B-splines takes minutes.
+finds about where everything lies; gradient descent on finer grids, then on finer descriptors, does the rest (as
+ConvexAdam, Siebert et al., 2021). Two or three seconds a pair on a processor, where mutual information with B-splines
+takes minutes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 __all__ = [
+    "FINE_SIZE",
     "ITERATIONS",
     "SIZE",
     "Displacement",
@@ -29,6 +31,9 @@ SIZE = (48, 64, 64)
 """Volumes are looked at with at most this many voxels along (K, J, I)."""
 ITERATIONS = 60
 """Of gradient descent."""
+FINE_SIZE = (48, 96, 96)
+"""With so many the last of the descent looks, where volumes have them."""
+_AT_LAST = 2 / 3  # of ``ITERATIONS``, on these
 _FINEST = 160  # voxels along an axis at which masks are moved
 _SPACING = 4  # voxels from one point of the coarse grid to the next
 _REACH = 4  # steps of two voxels that the search looks to each side
@@ -36,8 +41,10 @@ _STRIDE = 2
 _OVERLAP = 0.3  # of the smaller volume, at least, however they are laid on each other
 _NEARBY = 3.0  # voxels: how far around a voxel (a deviation) volumes are to be alike for their masks to count
 _TEMPERATURE = 0.1  # of the weights: a tenth more unlike than the mean of all makes a factor of e
+_AGREEMENT = 4  # power of a mask's overlap with the vote, by which it counts when votes are counted again
+_COUNTS = 3  # times that they are
 _COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-_SMOOTHNESS = 0.02
+_SMOOTHNESS = 0.32  # against the square of how much a displacement changes from voxel to voxel
 _RATE = 1.0
 
 _NEIGHBOURS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
@@ -45,10 +52,15 @@ _PAIRS = tuple((a, b) for a in range(6) for b in range(a) if a - b != 3)  # thos
 
 
 class Registrable:
-    """A volume made ready: descriptors float32 (1, 12 x channels, k, j, i), and how long its voxels are then (mm)."""
+    """A volume made ready: descriptors float32 (1, 12 x channels, k, j, i), and how long its voxels are then (mm).
 
-    def __init__(self, descriptors: torch.Tensor, spacing: tuple[float, ...]) -> None:
+    Args:
+        fine: Descriptors of the same on a finer grid; None where the volume has no more to show.
+    """
+
+    def __init__(self, descriptors: torch.Tensor, spacing: tuple[float, ...], fine: torch.Tensor | None = None) -> None:
         self.descriptors, self.spacing = descriptors, spacing
+        self.fine = descriptors if fine is None else fine
 
     def size_of(self, extents: Sequence[float]) -> tuple[int, int, int]:
         """Voxels that a volume of these extents (mm along K, J, I) is to have beside this one: of the same length."""
@@ -62,14 +74,17 @@ class Registrable:
             moving: Another volume with voxels of the same length (:meth:`size_of`).
             iterations: Of gradient descent.
         """
-        fixed, shape = self.descriptors, self.descriptors.shape[2:]
+        fixed, shape, other = self.descriptors, self.descriptors.shape[2:], moving.descriptors.shape[2:]
         shift = _shift(fixed, moving.descriptors)
         beside = _beginning_at(moving.descriptors, shift, shape)
-        voxels = _refined(fixed, beside, _searched(fixed, beside), iterations)
-        at = _places(shape, voxels, shape, (0, 0, 0), shape)
-        moved = F.grid_sample(beside, at, padding_mode="border", align_corners=False)
+        how = shape, shift, other
+        voxels = _refined(fixed, moving.descriptors, _searched(fixed, beside), how, iterations)
+        if self.fine is not fixed:
+            voxels = _refined(self.fine, moving.fine, voxels, how, round(_AT_LAST * iterations))
+        at = _places(shape, voxels, *how)
+        moved = F.grid_sample(moving.descriptors, at, padding_mode="border", align_corners=False)
         unlike = _smooth((moved - fixed).square().mean(1, keepdim=True), _NEARBY)
-        return Displacement(voxels, shape, shift, moving.descriptors.shape[2:], unlike)
+        return Displacement(voxels, shape, shift, other, unlike)
 
 
 class Displacement:
@@ -128,10 +143,16 @@ def registrable(
     image = torch.as_tensor(np.ascontiguousarray(image)).to(device, torch.float32)
     shape = image.shape[-3:]
     size = tuple(size or size_seen(shape, spacing))
-    small = F.interpolate(image.view(-1, 1, *shape), tuple(map(min, shape, size)), mode="area")
-    small = F.interpolate(small, size, mode="trilinear", align_corners=False)
+
+    def described(size: tuple[int, ...]) -> torch.Tensor:
+        small = F.interpolate(image.view(-1, 1, *shape), tuple(map(min, shape, size)), mode="area")
+        small = F.interpolate(small, size, mode="trilinear", align_corners=False)
+        return torch.cat([_descriptors(one[None]) for one in small], 1)
+
+    each = zip(shape, size, FINE_SIZE, SIZE, strict=True)
+    fine = tuple(max(m, min(round(m * finer / most), n)) for n, m, finer, most in each)
     lengths = tuple(length * n / m for length, n, m in zip(spacing, shape, size, strict=True))
-    return Registrable(torch.cat([_descriptors(one[None]) for one in small], 1), lengths)
+    return Registrable(described(size), lengths, None if fine == size else described(fine))
 
 
 def size_seen(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int, int]:
@@ -152,7 +173,8 @@ def vote(labelled: Iterable[tuple["Displacement", np.ndarray]], shape: Sequence[
     """How likely a class lies at each voxel, from labelled masks moved there.
 
     The mean in which those count more that are more alike around the voxel (locally weighted voting, as Artaechevarria
-    et al., 2009, with descriptors in place of brightness).
+    et al., 2009, with descriptors in place of brightness), and then those that agree more with the outcome: a mask that
+    was moved elsewhere loses its say (as Langerak et al., 2010, who leave such masks out).
 
     Args:
         labelled: Where each place lies in a labelled volume, and the class's mask there, bool (K, J, I).
@@ -168,10 +190,21 @@ def vote(labelled: Iterable[tuple["Displacement", np.ndarray]], shape: Sequence[
     size = tuple(min(length, _FINEST) for length in shape)
     found = [(displacement.moved(mask, size), displacement.unlike) for displacement, mask in labelled]
     moved, unlike = (torch.stack(some) for some in zip(*found, strict=True))
-    mean = (vote_weights(unlike[:, 0], size) * moved).sum(0)
+    weights = vote_weights(unlike[:, 0], size)
+    mean = (weights * moved).sum(0)
+    for _ in range(_COUNTS):
+        # A little remains of each, for where none agree.
+        says = _overlap(moved, mean).clamp(min=0.02).pow(_AGREEMENT).view(-1, 1, 1, 1)
+        mean = (weights * says * moved).sum(0) / (weights * says).sum(0)
     blurred = torch.from_numpy(gaussian_filter(mean.cpu().numpy(), [blur * n for n in size], mode="nearest"))
     fine = F.interpolate(blurred[None, None], tuple(shape), mode="trilinear", align_corners=False)[0, 0]
     return fine.clamp_(0, 1).numpy()
+
+
+def _overlap(some: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
+    """Dice of (m, K, J, I) with (K, J, I), all between 0 and 1: of 0 and 1 what it usually is."""
+    both = torch.minimum(some, one).sum((1, 2, 3))
+    return 2 * both / (some.sum((1, 2, 3)) + one.sum()).clamp(min=1e-6)
 
 
 def vote_weights(unlike: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -276,19 +309,27 @@ def _searched(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def _refined(fixed: torch.Tensor, moving: torch.Tensor, start: torch.Tensor, iterations: int) -> torch.Tensor:
-    """Gradient descent from a displacement, both in voxels, on descriptors of half the size."""
-    whole = fixed.shape[2:]
-    shape = tuple((n + 1) // 2 for n in whole)
-    fixed, moving = F.adaptive_avg_pool3d(fixed, shape), F.adaptive_avg_pool3d(moving, shape)
+def _refined(
+    fixed: torch.Tensor, moving: torch.Tensor, start: torch.Tensor, how: Sequence[Sequence[int]], iterations: int
+) -> torch.Tensor:
+    """Gradient descent from a displacement, on descriptors of half the size.
+
+    Args:
+        fixed, moving: Descriptors, of any size each.
+        start: (1, 3, k, j, i) in the voxels of ``how``, as the result is.
+        how: How one volume lies on the other: ``fixed``, ``shift`` and ``moving`` of :class:`Displacement`.
+    """
+    fixed, moving = (F.adaptive_avg_pool3d(x, [(n + 1) // 2 for n in x.shape[2:]]) for x in (fixed, moving))
+    shape = tuple(fixed.shape[2:])
     size = [max(n // 2, 2) for n in shape]
+    points = [n / whole for n, whole in zip(size, how[0], strict=True)]  # in a voxel
     field = F.interpolate(start, size, mode="trilinear", align_corners=False).requires_grad_()
     descent = torch.optim.Adam([field], lr=_RATE)
     for _ in range(iterations):
         smooth = _smooth(field)
-        at = _places(shape, smooth, whole, (0, 0, 0), whole)
+        at = _places(shape, smooth, *how)
         unlike = F.mse_loss(F.grid_sample(moving, at, padding_mode="border", align_corners=False), fixed)
-        rough = sum(smooth.diff(dim=axis).square().mean() for axis in (2, 3, 4))
+        rough = sum((smooth.diff(dim=2 + axis) * per).square().mean() for axis, per in enumerate(points))
         (len(_PAIRS) * unlike + _SMOOTHNESS * rough).backward()
         descent.step()
         descent.zero_grad()

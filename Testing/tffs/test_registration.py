@@ -9,6 +9,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, gaus
 
 from SSLSegLib.tffs import registration
 from SSLSegLib.tffs.registration import (
+    FINE_SIZE,
     SIZE,
     Displacement,
     registrable,
@@ -138,6 +139,37 @@ def test_large_volumes_are_described_at_most_so_finely_and_any_at_the_size_asked
         descriptors = registrable(volume, size).descriptors.numpy()[0]
         coarse = averaged(volume, (5, *seen[1:]))  # and linear between slices where there are to be more
         np.testing.assert_allclose(descriptors, mind_ssc(taken(coarse, relative(seen))), atol=1e-4)
+
+
+def test_the_last_descent_sees_more_where_a_volume_has_more():
+    volume = waves((5, 80, 200), 1, 2, 0)[0].astype(np.float32)
+    for size, finer in ((None, (5, 80, 96)), ((7, 40, 128), (7, 60, 192))):  # beside another: the same share more
+        fine = registrable(volume, size).fine.numpy()[0]
+        assert fine.shape == (12, *finer)
+        coarse = averaged(volume, (5, *finer[1:]))
+        np.testing.assert_allclose(fine, mind_ssc(taken(coarse, relative(finer))), atol=1e-4)
+    assert registrable(np.zeros((99, 99, 99), np.float32)).fine.shape == (1, 12, *FINE_SIZE)
+    small = registrable(volume[:, :60, :60])
+    assert small.fine is small.descriptors, "and nothing is done twice where it has not"
+
+
+@pytest.mark.parametrize("brightness", [BRIGHTNESS, BRIGHTNESS[::-1]], ids=["same", "inverted"])
+def test_the_last_descent_comes_closer(brightness):
+    """Structures of a few voxels, which the first descent sees half as fine."""
+    shape = (12, 128, 128)
+    labels = waves(shape, 4, [2, 2.2, 2.2], 0).argmax(0)
+    true = np.reshape((0.5, 3, 3), (3, 1, 1, 1)) * waves(shape, 3, [5, 12, 12], 10)
+    fixed = map_coordinates(labels, np.indices(shape) + true, order=0, mode="nearest")
+    one, other = registrable(image(fixed)), registrable(image(labels, brightness, 1))
+    found = one.displacement(other)
+    one.fine = one.descriptors
+    without = one.displacement(other)
+    away, before = (
+        length(fine(d.voxels[0].numpy(), shape) * np.divide(shape, d.fixed).reshape(3, 1, 1, 1) - true).mean()
+        for d in (found, without)
+    )
+    assert away < 0.92 * before
+    assert dice(moved_labels(found, labels, shape), fixed) > dice(moved_labels(without, labels, shape), fixed) + 0.015
 
 
 def test_another_volume_is_to_have_voxels_as_long():
@@ -365,14 +397,55 @@ def test_callers_that_ask_for_no_gradients_get_the_same(mode):
     assert not torch.equal(expected, registered(*seen, iterations=0).voxels)
 
 
+def counted(masks, times=3, power=4):
+    """How much each mask of volumes that are all as alike counts: by how much it agrees with the outcome before."""
+    weights = np.ones(len(masks))
+    for _ in range(times):
+        outcome = np.average(masks, 0, weights)
+        overlaps = [2 * np.minimum(mask, outcome).sum() / (mask.sum() + outcome.sum()) for mask in masks]
+        weights = np.maximum(overlaps, 0.02) ** power
+    return weights
+
+
+def ball(shape, center, radius):
+    distance = np.indices(shape) - np.reshape(center, (3, 1, 1, 1))
+    return np.sqrt((distance**2).sum(0)) < radius
+
+
+def laid(masks):
+    """Masks of volumes that lie on the fixed one as they are, all as alike."""
+    for mask in masks:
+        still, alike = torch.zeros(1, 3, *mask.shape), torch.ones(1, 1, *mask.shape)
+        yield Displacement(still, mask.shape, (0, 0, 0), mask.shape, alike), mask
+
+
+def test_a_mask_that_was_moved_elsewhere_loses_its_say():
+    """Two that agree win against two that lie each somewhere else; half of the masks is nowhere more than here."""
+    here = [ball(SHAPE, (8, 16, 16), 5), ball(SHAPE, (8, 17, 16), 5)]
+    elsewhere = [ball(SHAPE, (8, 5, 5), 4), ball(SHAPE, (8, 26, 26), 4)]
+    got = vote(laid([*here, *elsewhere]), SHAPE, 0.0)
+    assert got[here[0] & here[1]].min() > 0.9
+    assert got[elsewhere[0] | elsewhere[1]].max() < 0.1
+    assert got.max() <= 1
+
+
+def test_where_no_masks_agree_each_keeps_its_say():
+    apart = [ball(SHAPE, (8, j, i), 4) for j, i in ((5, 5), (5, 26), (26, 5))]
+    got = vote(laid(apart), SHAPE, 0.0)
+    for mask in apart:
+        np.testing.assert_allclose(got[mask], 1 / 3, atol=0.01)
+    assert not vote(laid([np.zeros(SHAPE, bool)] * 2), SHAPE, 0.01).any(), "nor does it divide by nothing"
+
+
 @pytest.mark.parametrize(("shape", "most", "mean"), [(SHAPE, 1e-5, 1e-5), ((4, 200, 8), 0.03, 1.2e-3)])
 def test_a_class_lies_where_its_moved_masks_lie_in_the_mean_and_blurred(shape, most, mean):
     assert (max(shape) > registration._FINEST) == (most > 1e-3)
     masks = [waves(size, 1, [0.06 * n for n in size], k)[0] > 0 for k, size in enumerate([shape, shape, (10, 50, 20)])]
     shares = np.reshape([[0, 0, 0], [0, 0, 0], [0.1, -0.05, 0.2]], (3, 3, 1, 1, 1))
-    moved = [
-        taken(mask, relative(shape) + share, mode="grid-constant") for mask, share in zip(masks, shares, strict=True)
-    ]
+    moved, seen = (
+        [taken(mask, relative(size) + share, mode="grid-constant") for mask, share in zip(masks, shares, strict=True)]
+        for size in (shape, np.minimum(shape, registration._FINEST))
+    )
     fields = (torch.from_numpy(share * np.reshape(shape, share.shape))[None].float() for share in shares)
     alike = torch.ones(1, 1, *shape)
     labelled = (
@@ -383,7 +456,7 @@ def test_a_class_lies_where_its_moved_masks_lie_in_the_mean_and_blurred(shape, m
     assert got.dtype == np.float32
     assert got.min() >= 0
     assert got.max() <= 1
-    expected = gaussian_filter(np.mean(moved, 0), [0.03 * n for n in shape], mode="nearest")
+    expected = gaussian_filter(np.average(moved, 0, counted(np.stack(seen))), [0.03 * n for n in shape], mode="nearest")
     assert np.ptp(expected) > 0.9
     assert np.abs(got - expected).max() < most
     assert np.abs(got - expected).mean() < mean
