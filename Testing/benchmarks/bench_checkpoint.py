@@ -35,7 +35,7 @@ from SSLSegLib.tffs.looks import looks, sharpened
 from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.place import moved_prior
 from SSLSegLib.tffs.positions import insertion_positions
-from SSLSegLib.tffs.registration import registrable
+from SSLSegLib.tffs.registration import Displacement, registrable
 from SSLSegLib.tffs.view import PLANES, View, view_around, view_size
 from SSLSegLib.weights.loading import load_sam2
 
@@ -85,16 +85,19 @@ def segment(
     masks: Sequence[np.ndarray],
     insertions: int,
     planes: Sequence[int],
-    *,
-    told: bool,
+    displacements: Sequence[Displacement] | None,
 ) -> np.ndarray:
-    """The mean probability of the last image's voxels, from the others and their masks."""
+    """The mean probability of the last image's voxels, from the others and their masks.
+
+    Args:
+        displacements: Where each place of the last image lies in the others; None: nothing is told, frames show all.
+    """
+    told = displacements is not None
     shape = images[-1].shape[1:]
     encoded, templates = {}, {}
     runs: dict[View, ProbabilitySums] = {}
     if told:
-        *moving, fixed = map(registrable, images)
-        prior = moved_prior([(fixed.displacement(x), mask) for x, mask in zip(moving, masks, strict=True)], shape)
+        prior = moved_prior(zip(displacements, masks, strict=True), shape)
         likely = [[mask] for mask in masks] + [[prior >= prior.max() / 2]]
         sizes = {plane: view_size(masks, plane) for plane in planes}
         views = {plane: [view_around(some, size, plane) for some in likely] for plane, size in sizes.items()}
@@ -155,9 +158,13 @@ def evaluate(
 
     started = time.perf_counter()
     shown = [display(image) for image in images]
+    if told:
+        *moving, fixed = map(registrable, [*shown[: numbers[-1]], shown[-1]])
+        displacements = [fixed.displacement(each) for each in moving]
     for labelled, runs in itertools.product(numbers, insertions):
         known, some = list(masks[:labelled]), [*shown[:labelled], shown[-1]]
-        found = segment(engine, image_size, index, some, known, runs, planes, told=told) > 0.5
+        moved = displacements[:labelled] if told else None
+        found = segment(engine, image_size, index, some, known, runs, planes, moved) > 0.5
         row[f"M{labelled}R{runs}"] = dice(found)
     # Where the subjects lie alike, this is what place alone would give.
     row["copied"] = dice(masks[: numbers[-1]].mean(0) >= 0.5)
