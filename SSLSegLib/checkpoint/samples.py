@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeds import named_rng
 from ..tffs.place import SPREAD
-from ..tffs.registration import registrable, vote_weights
+from ..tffs.registration import agreed, registrable, vote_weights
 from .anatomy import Anatomy
 from .atlas import draw_anatomy
 from .familiar import PhantomPool, coarse, resized
@@ -144,7 +144,7 @@ def place_at(
     moved along the slice axis at random: registration can fail.
 
     Args:
-        masks: bool (T, K, rows, columns), one for each subject, of one K; or float32, weighted with a mean of one.
+        masks: bool (T, K, rows, columns), one for each subject, of one K; or float32, what they say together.
         slices: Of the other subject.
         registered: The masks were moved to the other subject by registration: as they are, and hardly blurred.
 
@@ -257,13 +257,15 @@ def draw_sample(
     flips = [axis for axis in (1, 2) if rng.random() < 0.5]
     transpose = rng.random() < 0.5
 
-    def asked(structures: torch.Tensor, view: View, weight: torch.Tensor | None = None) -> torch.Tensor:
-        """Masks (T, n, rows, columns) of the targets, turned as the sample is."""
-        seen = structures[:, view[0], view[1]]
-        drawn = torch.stack([_is(seen, target) for target in chosen])
-        drawn = drawn if weight is None else drawn * weight[:, view[0], view[1]]
+    def turned(drawn: torch.Tensor) -> torch.Tensor:
+        """(T, n, rows, columns) as the sample is."""
         drawn = drawn.flip([axis + 1 for axis in flips]) if flips else drawn
         return drawn.mT if transpose else drawn
+
+    def asked(structures: torch.Tensor, view: View) -> torch.Tensor:
+        """Masks (T, n, rows, columns) of the targets, turned as the sample is."""
+        seen = structures[:, view[0], view[1]]
+        return turned(torch.stack([_is(seen, target) for target in chosen]))
 
     frames, masks, everything = [], [], []
     for subject, (slices, view) in enumerate(zip((reference, run), views, strict=True)):
@@ -287,8 +289,8 @@ def draw_sample(
     end = labels.shape[1] if reference[0] <= reference[-1] else -1
     distance = torch.tensor(np.abs(end - reference) * scale, dtype=torch.float32).round().clamp(min=1)
     if registered:
-        pairs = zip(others, len(others) * weights, strict=True)
-        known = [asked(other, views[1], weight) for other, weight in pairs]
+        voted = torch.stack([agreed(_is(others, target).float(), weights) for target in chosen])
+        known = [turned(voted[:, :, views[1][0], views[1][1]])]
     else:
         known = [asked(labels[0], views[0])]
         known += [asked(other, views[0] if field is None else drawn_field(rng, *field)) for other in others]

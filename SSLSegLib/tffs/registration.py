@@ -20,6 +20,7 @@ __all__ = [
     "SIZE",
     "Displacement",
     "Registrable",
+    "agreed",
     "registrable",
     "registration_device",
     "size_seen",
@@ -190,15 +191,28 @@ def vote(labelled: Iterable[tuple["Displacement", np.ndarray]], shape: Sequence[
     size = tuple(min(length, _FINEST) for length in shape)
     found = [(displacement.moved(mask, size), displacement.unlike) for displacement, mask in labelled]
     moved, unlike = (torch.stack(some) for some in zip(*found, strict=True))
-    weights = vote_weights(unlike[:, 0], size)
-    mean = (weights * moved).sum(0)
-    for _ in range(_COUNTS):
-        # A little remains of each, for where none agree.
-        says = _overlap(moved, mean).clamp(min=0.02).pow(_AGREEMENT).view(-1, 1, 1, 1)
-        mean = (weights * says * moved).sum(0) / (weights * says).sum(0)
+    mean = agreed(moved, vote_weights(unlike[:, 0], size))
     blurred = torch.from_numpy(gaussian_filter(mean.cpu().numpy(), [blur * n for n in size], mode="nearest"))
     fine = F.interpolate(blurred[None, None], tuple(shape), mode="trilinear", align_corners=False)[0, 0]
     return fine.clamp_(0, 1).numpy()
+
+
+def agreed(masks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The mean of masks by weights, and then by how much each agrees with the outcome.
+
+    Args:
+        masks: float32 (m, K, J, I), 0 to 1.
+        weights: float32 (m, K, J, I) that sum to one.
+
+    Returns:
+        float32 (K, J, I).
+    """
+    mean = (weights * masks).sum(0)
+    for _ in range(_COUNTS):
+        # A little remains of each, for where none agree.
+        says = _overlap(masks, mean).clamp(min=0.02).pow(_AGREEMENT).view(-1, 1, 1, 1)
+        mean = (weights * says * masks).sum(0) / (weights * says).sum(0)
+    return mean
 
 
 def _overlap(some: torch.Tensor, one: torch.Tensor) -> torch.Tensor:

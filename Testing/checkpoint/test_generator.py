@@ -16,7 +16,7 @@ from SSLSegLib.checkpoint.rendering import draw_contrast, related_contrast, rend
 from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_subjects, place_at
 from SSLSegLib.checkpoint.views import EVERYTHING, across, as_coarse, drawn_region, drawn_regions, to_frames
 from SSLSegLib.tffs.place import moved_prior
-from SSLSegLib.tffs.registration import Displacement
+from SSLSegLib.tffs.registration import Displacement, agreed
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +181,12 @@ def test_place_is_known_slice_by_slice():
     thinner = F.avg_pool2d(mask.float(), 2)[0].numpy()
     by_position = gaussian_filter(thinner / 2, [0.025 * size for size in thinner.shape], mode="nearest")
     np.testing.assert_allclose(place[0, 1], by_position[15], atol=0.12)  # but for resized edges
-    registered = place_at(np.random.default_rng(0), [mask, torch.zeros_like(mask)], np.arange(40), 32, registered=True)
+    known = [mask[0], mask[0].roll(2, 0), mask[0].roll(9, 1)]  # the last one elsewhere
+    voted = agreed(torch.stack(known).float(), torch.full((3, 1, 1, 1), 1 / 3))[None]
+    registered = place_at(np.random.default_rng(0), [voted], np.arange(40), 32, registered=True)
     shape = (40, 32, 32)
     still = Displacement(torch.zeros(1, 3, 2, 2, 2), shape, (0, 0, 0), shape, torch.ones(1, 1, 2, 2, 2))
-    prior = moved_prior([(still, mask[0].numpy()), (still, np.zeros(shape, bool))], shape)
+    prior = moved_prior([(still, each.numpy()) for each in known], shape)
     np.testing.assert_allclose(registered[0], prior, atol=0.02)  # what the engine tells
 
 
