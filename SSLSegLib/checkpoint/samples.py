@@ -12,7 +12,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeds import named_rng
 from ..tffs.place import SPREAD
-from ..tffs.registration import agreed, registrable, vote_weights
+from ..tffs.registration import registrable
+from ..tffs.vote import agreed, vote_weights
 from .anatomy import Anatomy
 from .atlas import draw_anatomy
 from .familiar import PhantomPool, coarse, resized

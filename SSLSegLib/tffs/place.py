@@ -46,7 +46,7 @@ def moved_prior(moved: "Iterable[tuple[Displacement, np.ndarray]]", shape: tuple
     Returns:
         float32 of that shape, 0 to 1.
     """
-    from .registration import vote
+    from .vote import vote
 
     return vote(moved, shape, SPREAD)
 

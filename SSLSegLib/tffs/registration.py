@@ -8,7 +8,7 @@ ConvexAdam, Siebert et al., 2021). Two or three seconds a pair on a processor, w
 takes minutes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,12 +20,9 @@ __all__ = [
     "SIZE",
     "Displacement",
     "Registrable",
-    "agreed",
     "registrable",
     "registration_device",
     "size_seen",
-    "vote",
-    "vote_weights",
 ]
 
 SIZE = (48, 64, 64)
@@ -35,15 +32,11 @@ ITERATIONS = 60
 FINE_SIZE = (48, 96, 96)
 """With so many the last of the descent looks, where volumes have them."""
 _AT_LAST = 2 / 3  # of ``ITERATIONS``, on these
-_FINEST = 160  # voxels along an axis at which masks are moved
 _SPACING = 4  # voxels from one point of the coarse grid to the next
 _REACH = 4  # steps of two voxels that the search looks to each side
 _STRIDE = 2
 _OVERLAP = 0.3  # of the smaller volume, at least, however they are laid on each other
 _NEARBY = 3.0  # voxels: how far around a voxel (a deviation) volumes are to be alike for their masks to count
-_TEMPERATURE = 0.1  # of the weights: a tenth more unlike than the mean of all makes a factor of e
-_AGREEMENT = 4  # power of a mask's overlap with the vote, by which it counts when votes are counted again
-_COUNTS = 3  # times that they are
 _COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _SMOOTHNESS = 0.32  # against the square of how much a displacement changes from voxel to voxel
 _RATE = 1.0
@@ -168,72 +161,6 @@ def size_seen(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int,
 def registration_device(device: torch.device) -> torch.device:
     """Where volumes are registered when networks run on ``device``: Apple's GPUs lack the sampling of volumes."""
     return device if device.type == "cuda" else torch.device("cpu")
-
-
-def vote(labelled: Iterable[tuple["Displacement", np.ndarray]], shape: Sequence[int], blur: float) -> np.ndarray:
-    """How likely a class lies at each voxel, from labelled masks moved there.
-
-    The mean in which those count more that are more alike around the voxel (locally weighted voting, as Artaechevarria
-    et al., 2009, with descriptors in place of brightness), and then those that agree more with the outcome: a mask that
-    was moved elsewhere loses its say (as Langerak et al., 2010, who leave such masks out).
-
-    Args:
-        labelled: Where each place lies in a labelled volume, and the class's mask there, bool (K, J, I).
-        shape: (K, J, I) of the volume that they are moved to.
-        blur: Standard deviation as a share of each axis.
-
-    Returns:
-        float32 of that shape, 0 to 1.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    # The fields are smooth and the result is blurred: no need for every voxel of a large volume.
-    size = tuple(min(length, _FINEST) for length in shape)
-    found = [(displacement.moved(mask, size), displacement.unlike) for displacement, mask in labelled]
-    moved, unlike = (torch.stack(some) for some in zip(*found, strict=True))
-    mean = agreed(moved, vote_weights(unlike[:, 0], size))
-    blurred = torch.from_numpy(gaussian_filter(mean.cpu().numpy(), [blur * n for n in size], mode="nearest"))
-    fine = F.interpolate(blurred[None, None], tuple(shape), mode="trilinear", align_corners=False)[0, 0]
-    return fine.clamp_(0, 1).numpy()
-
-
-def agreed(masks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The mean of masks by weights, and then by how much each agrees with the outcome.
-
-    Args:
-        masks: float32 (m, K, J, I), 0 to 1.
-        weights: float32 (m, K, J, I) that sum to one.
-
-    Returns:
-        float32 (K, J, I).
-    """
-    mean = (weights * masks).sum(0)
-    for _ in range(_COUNTS):
-        # A little remains of each, for where none agree.
-        says = _overlap(masks, mean).clamp(min=0.02).pow(_AGREEMENT).view(-1, 1, 1, 1)
-        mean = (weights * says * masks).sum(0) / (weights * says).sum(0)
-    return mean
-
-
-def _overlap(some: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
-    """Dice of (m, K, J, I) with (K, J, I), all between 0 and 1: of 0 and 1 what it usually is."""
-    both = torch.minimum(some, one).sum((1, 2, 3))
-    return 2 * both / (some.sum((1, 2, 3)) + one.sum()).clamp(min=1e-6)
-
-
-def vote_weights(unlike: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """How much each labelled volume counts at each voxel; they sum to one.
-
-    Args:
-        unlike: Of each volume, (m, 1, k, j, i) (:attr:`Displacement.unlike`).
-        shape: (K, J, I) of the weights.
-
-    Returns:
-        float32 (m, K, J, I).
-    """
-    relative = unlike / unlike.mean(0).clamp(min=1e-12)
-    relative = F.interpolate(relative, tuple(shape), mode="trilinear", align_corners=False)[:, 0]
-    return torch.softmax(-relative / _TEMPERATURE, 0)
 
 
 def _descriptors(image: torch.Tensor) -> torch.Tensor:

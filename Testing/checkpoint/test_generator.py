@@ -16,7 +16,8 @@ from SSLSegLib.checkpoint.rendering import draw_contrast, related_contrast, rend
 from SSLSegLib.checkpoint.samples import SampleOptions, Samples, draw_subjects, place_at
 from SSLSegLib.checkpoint.views import EVERYTHING, across, as_coarse, drawn_region, drawn_regions, to_frames
 from SSLSegLib.tffs.place import moved_prior
-from SSLSegLib.tffs.registration import Displacement, agreed
+from SSLSegLib.tffs.registration import Displacement
+from SSLSegLib.tffs.vote import agreed
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,16 @@
 """A small SAM2 with mild random weights, beside the stock predictor with the same weights, and volumes to track."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
 from SSLSegLib.tffs.reference import mild_weights
 from SSLSegLib.weights.sam2_model import Sam2Configuration, build_sam2
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
 
 def small_configuration(
