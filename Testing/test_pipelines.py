@@ -101,7 +101,9 @@ def laid_on(cohort, case, masks):
         return registrable(to_display_range(volume, "MR", None), size, spacing=lengths)
 
     fixed = ready(case)
-    moved = [(fixed.displacement(ready(cohort.case(name), fixed)), mask) for name, mask in masks.items()]
+    moved = [
+        (found, mask) for name, mask in masks.items() for found in fixed.displacements(ready(cohort.case(name), fixed))
+    ]
     prior = moved_prior(moved, read_volume(cohort, case).array.shape[1:])
     assert 0.2 < prior.max() <= 1
     return prior, prior >= prior.max() / 2

@@ -314,9 +314,9 @@ def _registration(engine: "TffsEngine") -> float:
 
     volume = np.random.default_rng(0).random(FINE_SIZE, np.float32)
     fixed = registrable(volume, device=registration_device(engine.device))
-    search, _ = _timed(engine, lambda: fixed.displacement(fixed, iterations=0))
+    search, _ = _timed(engine, lambda: fixed.displacements(fixed, iterations=0))
     some = ITERATIONS // 10
-    both, _ = _timed(engine, lambda: fixed.displacement(fixed, iterations=some))
+    both, _ = _timed(engine, lambda: fixed.displacements(fixed, iterations=some))
     return search + max(both - search, 0.0) * ITERATIONS / some
 
 

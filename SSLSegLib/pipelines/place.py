@@ -30,14 +30,14 @@ class Alignment:
 
     def __init__(self, image: "EncodedCase", tell: Callable[[int], None] = lambda done: None) -> None:
         self.image, self._tell = image, tell
-        self._found: dict[str, Displacement] = {}
+        self._found: dict[str, list[Displacement]] = {}
 
-    def displacement(self, case: "LabelledCase") -> "Displacement":
-        """Where each place of the unlabelled case lies in a labelled one, turned to the same orientation."""
+    def displacements(self, case: "LabelledCase") -> "list[Displacement]":
+        """Where each place of the unlabelled case may lie in a labelled one, turned to the same orientation."""
         if case.case.id not in self._found:
             orientation = self.image.geometry.orientation
             fixed = self.image.registrable(orientation)
-            self._found[case.case.id] = fixed.displacement(case.registrable(orientation, fixed))
+            self._found[case.case.id] = fixed.displacements(case.registrable(orientation, fixed))
             case.put_away()
             self._tell(len(self._found))
         return self._found[case.case.id]
@@ -98,7 +98,8 @@ class ClassPlace:
 
         geometry = alignment.image.geometry
         masks = self._masks(geometry.orientation)
-        moved = ((alignment.displacement(each), mask) for each, mask in zip(self._labelled, masks, strict=True))
+        pairs = zip(self._labelled, masks, strict=True)
+        moved = ((found, mask) for each, mask in pairs for found in alignment.displacements(each))
         prior = moved_prior(moved, geometry.shape)
         if not self._zoomed:
             return PlaceWithin(prior, dict.fromkeys(PLANES, View()))

@@ -85,19 +85,20 @@ def segment(
     masks: Sequence[np.ndarray],
     insertions: int,
     planes: Sequence[int],
-    displacements: Sequence[Displacement] | None,
+    displacements: Sequence[Sequence[Displacement]] | None,
 ) -> np.ndarray:
     """The mean probability of the last image's voxels, from the others and their masks.
 
     Args:
-        displacements: Where each place of the last image lies in the others; None: nothing is told, frames show all.
+        displacements: Where each place of the last image may lie in the others; None: nothing is told, frames show all.
     """
     told = displacements is not None
     shape = images[-1].shape[1:]
     encoded, templates = {}, {}
     runs: dict[View, ProbabilitySums] = {}
     if told:
-        prior = moved_prior(zip(displacements, masks, strict=True), shape)
+        pairs = zip(displacements, masks, strict=True)
+        prior = moved_prior([(found, mask) for some, mask in pairs for found in some], shape)
         likely = [[mask] for mask in masks] + [[prior >= prior.max() / 2]]
         sizes = {plane: view_size(masks, plane) for plane in planes}
         views = {plane: [view_around(some, size, plane) for some in likely] for plane, size in sizes.items()}
@@ -160,7 +161,7 @@ def evaluate(
     shown = [display(image) for image in images]
     if told:
         *moving, fixed = map(registrable, [*shown[: numbers[-1]], shown[-1]])
-        displacements = [fixed.displacement(each) for each in moving]
+        displacements = [fixed.displacements(each) for each in moving]
     for labelled, runs in itertools.product(numbers, insertions):
         known, some = list(masks[:labelled]), [*shown[:labelled], shown[-1]]
         moved = displacements[:labelled] if told else None

@@ -186,7 +186,8 @@ def test_place_is_known_slice_by_slice():
     voted = agreed(torch.stack(known).float(), torch.full((3, 1, 1, 1), 1 / 3))[None]
     registered = place_at(np.random.default_rng(0), [voted], np.arange(40), 32, registered=True)
     shape = (40, 32, 32)
-    still = Displacement(torch.zeros(1, 3, 2, 2, 2), shape, (0, 0, 0), shape, torch.ones(1, 1, 2, 2, 2))
+    as_they_lie = torch.eye(4)[:3]
+    still = Displacement(torch.zeros(1, 3, 2, 2, 2), shape, as_they_lie, shape, torch.ones(1, 1, 2, 2, 2))
     prior = moved_prior([(still, each.numpy()) for each in known], shape)
     np.testing.assert_allclose(registered[0], prior, atol=0.02)  # what the engine tells
 

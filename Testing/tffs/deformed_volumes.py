@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 SHAPE = (16, 32, 32)
@@ -53,9 +54,16 @@ def fine(field, shape):
     return np.stack([taken(one, relative(shape)) for one in field])
 
 
+def shifted(voxels):
+    """How a volume lies on another, axes as they are, that begins at this voxel of it."""
+    return torch.cat([torch.eye(3), torch.tensor(voxels, dtype=torch.float32).view(3, 1)], 1)
+
+
 def in_voxels(displacement):
     """(3, K, J, I) at every voxel."""
-    return fine(displacement.voxels[0].numpy(), displacement.fixed) + np.reshape(displacement.shift, (3, 1, 1, 1))
+    here, laid = np.indices(displacement.fixed) + 0.5, displacement.laid.double().numpy()
+    whole = np.einsum("ab,bkji->akji", laid[:, :3], here) + laid[:, 3].reshape(3, 1, 1, 1) - here
+    return whole + fine(displacement.voxels[0].numpy(), displacement.fixed)
 
 
 def length(displacement):

@@ -3,7 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from deformed_volumes import BRIGHTNESS, SHAPE, dice, fine, image, in_voxels, length, pair, relative, taken, waves
+from deformed_volumes import (
+    BRIGHTNESS,
+    SHAPE,
+    dice,
+    fine,
+    image,
+    in_voxels,
+    length,
+    pair,
+    relative,
+    shifted,
+    taken,
+    waves,
+)
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter1d, map_coordinates
 
 from SSLSegLib.tffs import registration
@@ -26,7 +39,7 @@ def moved_labels(displacement, labels, shape=SHAPE):
 
 
 def mind_ssc(volume):
-    """The descriptors as the paper describes them, (12, k, j, i)."""
+    """The descriptors as the paper describes them, (12, k, j, i), but for what unlikeness is measured by."""
     shape, padded = volume.shape, np.pad(volume.astype(float), 1, mode="edge")
     faces = [tuple(step if a == axis else 0 for a in range(3)) for step in (-1, 1) for axis in range(3)]
     unlike = []
@@ -42,7 +55,9 @@ def mind_ssc(volume):
         unlike = gaussian_filter1d(unlike, 1, axis, radius=3, mode="nearest")
     unlike -= unlike.min(0)
     scale = unlike.mean(0)
-    return np.exp(-unlike / np.clip(scale, 1e-3 * scale.mean(), 1e3 * scale.mean()))
+    some = scale.ravel()[::7]
+    noise = 2 * np.quantile(some[some > 0], 0.05) if some.any() else 1
+    return np.exp(-unlike / (scale + noise))
 
 
 def faint_in_part(volume):
@@ -57,7 +72,7 @@ def one_bright_voxel(volume):
 
 
 @pytest.mark.parametrize("change", [lambda volume: volume, faint_in_part, one_bright_voxel])
-def test_descriptors_are_those_of_the_paper(change):
+def test_descriptors_are_those_of_the_paper_and_noise_counts_beside_the_mean(change):
     volume = change(waves((40, 48, 48), 1, 1, 3)[0].astype(np.float32))
     descriptors = registrable(volume).descriptors
     assert descriptors.dtype == torch.float32
@@ -150,11 +165,12 @@ def test_descent_comes_closer_than_the_search_and_the_search_than_nothing():
 
 def test_displacements_as_long_as_the_search_looks_are_found():
     """Not those of the volume as a whole: its two ends have opposite ones."""
-    labels = waves((16, 32, 80), 4, 2.5, 1).argmax(0)
+    labels = waves((16, 32, 80), 4, 2.5, 2).argmax(0)
     true = np.zeros((3, *labels.shape))
     true[1] = 7 * np.cos(np.linspace(0, np.pi, 80))
     fixed = map_coordinates(labels, np.indices(labels.shape) + true, order=0, mode="nearest")
     one, other = (registrable(image(seen, seed=n), seen.shape) for n, seen in enumerate((fixed, labels)))
+    assert torch.equal(one.displacement(other, iterations=0).laid, shifted((0, 0, 0)))
     searched, found = (in_voxels(one.displacement(other, iterations=n)) for n in (0, 60))
     for end in (np.s_[4:12], np.s_[-12:-4]):
         inner = np.s_[:, 4:-4, 8:-8, end]
@@ -194,11 +210,51 @@ def test_of_all_ways_to_lay_one_volume_on_another_the_best_is_taken(seed, strang
     assert strangers or found == tuple(starts[0] - starts[1])
 
 
-def test_a_volume_goes_on_beyond_its_end_as_there():
-    volume = np.random.default_rng(0).random((2, 5, 6, 7), np.float32)
-    padded = np.pad(volume, [(0, 0), (3, 4), (3, 4), (3, 4)], mode="edge")
-    part = registration._beginning_at(torch.from_numpy(volume)[None], (-3, 1, 2), (12, 3, 9))[0]
-    np.testing.assert_array_equal(part, padded[:, 0:12, 4:7, 5:14])
+def rotation(angle, axis):
+    turn = np.eye(3)
+    a, b = (other for other in range(3) if other != axis)
+    turn[[a, a, b, b], [a, b, a, b]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+    return turn
+
+
+@pytest.mark.parametrize("brightness", [BRIGHTNESS, BRIGHTNESS[::-1]], ids=["same", "inverted"])
+def test_a_volume_that_lies_turned_and_larger_is_found_by_turning(brightness):
+    """By so much that places far from the middle are beyond the search's reach."""
+    shape = (24, 60, 60)
+    labels = waves(shape, 4, 3.5, 3).argmax(0)
+    axes = rotation(0.4, 0) @ rotation(-0.15, 1) * 1.12
+    middle = np.reshape(np.divide(shape, 2) - 0.5, (3, 1, 1, 1))
+    places = (
+        np.einsum("ab,bkji->akji", axes, np.indices(shape) - middle) + middle + np.reshape((1, 3, -2), (3, 1, 1, 1))
+    )
+    fixed = map_coordinates(labels, places, order=0, mode="nearest")
+    one, other = registrable(image(fixed)), registrable(image(labels, brightness, 1))
+    straight, turned = one.displacements(other)
+    assert torch.equal(straight.voxels, one.displacement(other).voxels)
+    assert torch.equal(straight.laid[:, :3], torch.eye(3))
+    np.testing.assert_allclose(turned.laid[:, :3].numpy(), axes, atol=0.1)
+    inside = ((places >= 0) & (places <= np.reshape(shape, (3, 1, 1, 1)) - 1)).all(0)
+    away = [length(in_voxels(found) - (places - np.indices(shape)))[inside].mean() for found in (straight, turned)]
+    assert away[1] < 0.6
+    assert away[0] > 2 * away[1]
+
+
+def test_a_volume_that_does_not_lie_turned_is_not_turned():
+    moving, fixed, true = pair((24, 40, 40))
+    found = registrable(image(fixed)).displacements(registrable(image(moving, seed=1)))
+    away = [length(in_voxels(each) - true).mean() for each in found]
+    assert away[1] < 1.1 * away[0]
+    unturned = registrable(image(fixed)).displacements(registrable(image(fixed, seed=1)))[1]
+    np.testing.assert_allclose(unturned.laid.numpy(), shifted((0, 0, 0)).numpy(), atol=0.15)
+
+
+def test_where_nothing_but_noise_is_seen_little_is_described():
+    rng = np.random.default_rng(0)
+    volume = rng.normal(0, 1, (24, 48, 48)).astype(np.float32)
+    volume[:, :, 24:] += 8
+    descriptors = registrable(volume).descriptors[0].numpy()
+    of_noise, of_the_edge = (descriptors[:, 4:-4, 4:-4, some].std(0).mean() for some in (np.s_[4:18], np.s_[23:25]))
+    assert of_the_edge > 1.7 * of_noise
 
 
 @pytest.mark.parametrize("brightness", [BRIGHTNESS, BRIGHTNESS[::-1]], ids=["same", "inverted"])
@@ -238,9 +294,13 @@ def test_moved_volumes_show_what_lies_where_the_field_says(shape):
     fixed, volume = (9, 14, 20), rng.random((13, 11, 30), np.float32)
     field = rng.uniform(-3, 3, (3, *shape)).astype(np.float32)
     seen, shift, other = np.reshape([[7, 9, 10], [1, -2, 3], [8, 6, 15]], (3, 3, 1, 1, 1))  # leads out of it, too
-    axes = (seen.ravel(), shift.ravel(), other.ravel())
-    displacement = Displacement(torch.from_numpy(field)[None], *axes, torch.ones(1, 1, *shape))
-    places = (relative(fixed) * seen + shift + fine(field, fixed)) / other
+    turn = np.array([[0.9, 0.2, -0.1], [0.0, 1.1, 0.3], [0.1, -0.2, 1.0]])
+    laid = torch.from_numpy(np.concatenate([turn, shift.reshape(3, 1)], 1)).float()
+    displacement = Displacement(
+        torch.from_numpy(field)[None], seen.ravel(), laid, other.ravel(), torch.ones(1, 1, *shape)
+    )
+    there = np.einsum("ab,bkji->akji", turn, relative(fixed) * seen) + shift
+    places = (there + fine(field, fixed)) / other
     linear = displacement.moved(volume, fixed)
     assert linear.dtype == torch.float32
     expected = taken(volume, places, mode="grid-constant")
@@ -298,8 +358,10 @@ def test_a_channel_given_twice_says_no_more_than_once():
 
 def test_two_runs_find_the_same_to_the_bit():
     moving, fixed, _ = pair()
-    one, other = (registered(image(fixed), image(moving, seed=1)).voxels for _ in range(2))
-    assert torch.equal(one, other)
+    one, other = (registrable(image(fixed)).displacements(registrable(image(moving, seed=1))) for _ in range(2))
+    for first, second in zip(one, other, strict=True):
+        assert torch.equal(first.voxels, second.voxels)
+        assert torch.equal(first.laid, second.laid)
 
 
 @pytest.mark.parametrize(
@@ -307,8 +369,9 @@ def test_two_runs_find_the_same_to_the_bit():
 )
 def test_volumes_thinner_than_a_block_and_of_odd_sizes_are_registered(shape):
     moving, fixed, _ = pair(shape, (0 if shape[0] < 8 else 1, 2, 2), 1)
-    found = registered(image(fixed), image(moving, seed=1))
-    assert found.voxels.isfinite().all()
+    found, *turned = registrable(image(fixed)).displacements(registrable(image(moving, seed=1)))
+    assert len(turned) == (min(shape) >= 8), "thin volumes show too little to turn them by"
+    assert all(each.voxels.isfinite().all() for each in (found, *turned))
     assert found.moved(moving, shape).shape == shape
     if np.prod(shape) > 500:
         assert dice(moved_labels(found, moving, shape), fixed) > dice(moving, fixed) + 0.08
@@ -319,10 +382,13 @@ def test_volumes_thinner_than_a_block_and_of_odd_sizes_are_registered(shape):
 @pytest.mark.parametrize("value", [0, 7])
 def test_volumes_that_show_nothing_stay_where_they_are(value):
     nothing = np.full(SHAPE, value, np.float32)
-    assert length(in_voxels(registered(nothing, nothing))).max() < 1e-3
+    for found in registrable(nothing).displacements(registrable(nothing)):
+        assert length(in_voxels(found)).max() < 1e-3
     something = image(pair()[0])
     for fixed, moving in ((nothing, something), (something, nothing)):
-        assert registered(fixed, moving, iterations=5).voxels.isfinite().all()
+        for found in registrable(fixed).displacements(registrable(moving), iterations=5):
+            assert found.voxels.isfinite().all()
+            assert found.laid.isfinite().all()
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -331,9 +397,10 @@ def test_callers_that_ask_for_no_gradients_get_the_same(mode):
     seen = image(fixed), image(moving, seed=1)
     expected = registered(*seen).voxels
     with mode():
-        found = registered(*seen)
+        found, turned = registrable(seen[0]).displacements(registrable(seen[1]))
         assert found.moved(moving, SHAPE).shape == SHAPE
     assert torch.equal(found.voxels, expected)
+    assert not turned.laid.requires_grad
     assert not found.voxels.requires_grad
     assert not torch.equal(expected, registered(*seen, iterations=0).voxels)
 
@@ -347,7 +414,7 @@ def test_what_is_unlike_is_the_smoothed_difference_of_moved_descriptors():
     expected = ((moved - one.descriptors[0].numpy()) ** 2).mean(0)
     for axis in range(3):
         expected = gaussian_filter1d(expected, 3, axis, mode="nearest", radius=9)
-    assert found.shift == (0, 0, 0)
+    assert torch.equal(found.laid, shifted((0, 0, 0)))
     np.testing.assert_allclose(found.unlike[0, 0].numpy(), expected, rtol=1e-3)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from deformed_volumes import SHAPE, image, pair, relative, taken, waves
+from deformed_volumes import SHAPE, image, pair, relative, shifted, taken, waves
 from scipy.ndimage import gaussian_filter
 
 from SSLSegLib.tffs import vote as voting
@@ -30,7 +30,7 @@ def laid(masks):
     """Masks of volumes that lie on the fixed one as they are, all as alike."""
     for mask in masks:
         still, alike = torch.zeros(1, 3, *mask.shape), torch.ones(1, 1, *mask.shape)
-        yield Displacement(still, mask.shape, (0, 0, 0), mask.shape, alike), mask
+        yield Displacement(still, mask.shape, shifted((0, 0, 0)), mask.shape, alike), mask
 
 
 def test_a_mask_that_was_moved_elsewhere_loses_its_say():
@@ -63,7 +63,8 @@ def test_a_class_lies_where_its_moved_masks_lie_in_the_mean_and_blurred(shape, m
     fields = (torch.from_numpy(share * np.reshape(shape, share.shape))[None].float() for share in shares)
     alike = torch.ones(1, 1, *shape)
     labelled = (
-        (Displacement(field, shape, (0, 0, 0), shape, alike), mask) for field, mask in zip(fields, masks, strict=True)
+        (Displacement(field, shape, shifted((0, 0, 0)), shape, alike), mask)
+        for field, mask in zip(fields, masks, strict=True)
     )
     got = vote(labelled, shape, 0.03)
     assert got.shape == shape
