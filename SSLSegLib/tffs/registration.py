@@ -27,7 +27,7 @@ __all__ = [
 
 SIZE = (48, 64, 64)
 """Volumes are looked at with at most this many voxels along (K, J, I)."""
-ITERATIONS = 60
+ITERATIONS = 40
 """Of gradient descent."""
 FINE_SIZE = (48, 96, 96)
 """With so many the last of the descent looks, where volumes have them."""
@@ -42,7 +42,7 @@ _SMOOTHNESS = 0.32  # against the square of how much a displacement changes from
 _RATE = 1.0
 _QUIET = 0.05  # of a volume's voxels, at least, show nothing but noise
 _EVERY = 7  # voxels one is looked at to tell
-_TURNING = ((4, 40, 0.02), (2, 40, 0.01))  # voxels in one that the axes are turned by, steps and their length
+_TURNING = ((4, 40, 0.02), (2, 15, 0.01))  # voxels in one that the axes are turned by, steps and their length
 _SHORTEST = 8  # voxels along each axis of volumes that are worth turning
 
 _NEIGHBOURS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
