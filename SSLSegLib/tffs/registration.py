@@ -107,7 +107,7 @@ class Displacement:
     Args:
         voxels: float32 (1, 3, k, j, i), by how many voxels places are displaced, besides ``laid``.
         fixed, moving: Voxels of both volumes along each axis, all of one length.
-        laid: float32 (3, 4), how the moving volume lies on the fixed one as a whole: from places there to places here.
+        laid: float32 (3, 4), how the volumes lie as a whole: from places in the fixed one to places in the moving one.
         unlike: float32 (1, 1, k, j, i), how much their descriptors still differ around each voxel of the fixed one.
     """
 
