@@ -89,14 +89,11 @@ class Registrable:
         fixed, shape, other = self.descriptors, self.descriptors.shape[2:], moving.descriptors.shape[2:]
         how = shape, laid, other
         still = fixed.new_zeros(1, 3, 1, 1, 1)
-        beside = F.grid_sample(
-            moving.descriptors, _places(shape, still, *how), padding_mode="border", align_corners=False
-        )
+        beside = _seen_at(_places(shape, still, *how), moving.descriptors)
         voxels = _refined(fixed, moving.descriptors, _searched(fixed, beside), how, iterations)
         if self.fine is not fixed:
             voxels = _refined(self.fine, moving.fine, voxels, how, round(_AT_LAST * iterations))
-        at = _places(shape, voxels, *how)
-        moved = F.grid_sample(moving.descriptors, at, padding_mode="border", align_corners=False)
+        moved = _seen_at(_places(shape, voxels, *how), moving.descriptors)
         unlike = _smooth((moved - fixed).square().mean(1, keepdim=True), _NEARBY)
         return Displacement(voxels, shape, laid, other, unlike)
 
@@ -274,8 +271,7 @@ def _turned(fixed: torch.Tensor, moving: torch.Tensor, straight: torch.Tensor) -
         usual = None
         for _ in range(steps):
             at = _places(tuple(small.shape[2:]), still, shape, laid(), other)
-            moved = F.grid_sample(beside, at, padding_mode="border", align_corners=False)
-            unlike = (moved - small).square().mean(1)
+            unlike = (_seen_at(at, beside) - small).square().mean(1)
             overlap = (at.detach().abs() <= 1).all(-1)
             usual = unlike.detach().mean() if usual is None else usual
             torch.where(overlap, unlike, usual).mean().backward()
@@ -335,7 +331,7 @@ def _refined(
     for _ in range(iterations):
         smooth = _smooth(field)
         at = _places(shape, smooth, *how)
-        unlike = F.mse_loss(F.grid_sample(moving, at, padding_mode="border", align_corners=False), fixed)
+        unlike = F.mse_loss(_seen_at(at, moving), fixed)
         rough = sum((smooth.diff(dim=2 + axis) * per).square().mean() for axis, per in enumerate(points))
         (len(_PAIRS) * unlike + _SMOOTHNESS * rough).backward()
         descent.step()
@@ -355,6 +351,11 @@ def _places(
     there = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) @ laid[:, :3].mT + laid[:, 3]
     ends = torch.tensor(moving, device=voxels.device)
     return (2 * (there + fine) / ends - 1).flip(-1)[None]
+
+
+def _seen_at(places: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:
+    """What (1, C, k, j, i) shows at :func:`_places`; beyond its end it goes on as there."""
+    return F.grid_sample(volume, places, padding_mode="border", align_corners=False)
 
 
 def _smooth(x: torch.Tensor, deviation: float = 1.0) -> torch.Tensor:
