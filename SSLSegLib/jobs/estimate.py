@@ -52,6 +52,7 @@ class Work:
             over the planes of a class.
         longest_template: Slices of the longest labelled case.
         registered: Pairs of a labelled and an unlabelled case.
+        together: How many of those an unlabelled case is in.
         voxels, largest_voxels: Of all unlabelled cases still to do, and of the largest.
         classes, channels: How many.
         told: Volumes kept of the place and of what a first look found.
@@ -65,6 +66,7 @@ class Work:
     largest_case: int
     longest_template: int
     registered: int
+    together: int
     voxels: int
     largest_voxels: int
     classes: int
@@ -79,10 +81,11 @@ class Costs:
     Args:
         encode, prompt, track: Seconds a slice; ``track`` without the labelled slices attended to.
         attend: Seconds for each labelled slice that a tracked frame attends to.
-        register: Seconds for the registration of a pair of cases.
+        register: Seconds for the registration of a pair of cases by one thread.
         feature_bytes: Image features of a slice.
         template_bytes: Projected keys and values of a labelled slice.
         device: Where they were measured.
+        threads: Pairs of cases that are registered side by side there.
     """
 
     encode: float
@@ -93,6 +96,7 @@ class Costs:
     feature_bytes: int
     template_bytes: int
     device: str
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -218,6 +222,7 @@ def count_cases(
         largest_case=max((seen(case, planes(case)) for case in unlabelled), default=0),
         longest_template=int(max(longest, default=0)),
         registered=len(labelled) * len(unlabelled) if zoomed else 0,
+        together=max(len(labelled), 1),
         voxels=sum(voxels),
         largest_voxels=max(voxels, default=0),
         classes=classes,
@@ -240,6 +245,7 @@ def measure_costs(engine: "TffsEngine", image_size: int, *, slices: int = 3) -> 
 
     from SSLSegLib.tffs.engine import WorkCounts
     from SSLSegLib.tffs.ensemble import ProbabilitySums
+    from SSLSegLib.tffs.registration import registration_device
 
     counts, engine.counts = engine.counts, WorkCounts()
     frames = torch.rand(slices, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
@@ -271,6 +277,7 @@ def measure_costs(engine: "TffsEngine", image_size: int, *, slices: int = 3) -> 
         feature_bytes=features.nbytes // slices,
         template_bytes=template_bytes,
         device=str(engine.device),
+        threads=torch.get_num_threads() if registration_device(engine.device).type == "cpu" else 1,
     )
 
 
@@ -281,7 +288,7 @@ def estimate(work: Work, costs: Costs) -> Estimate:
         + work.prompted * costs.prompt
         + work.tracked * costs.track
         + work.attended * costs.attend
-        + work.registered * costs.register
+        + work.registered * costs.register / min(costs.threads, work.together)
     )
     # Image and display range; sums of p and p^2, of all runs and of those in hand; maps of every class and their merge.
     arrays = 4 * work.largest_voxels * (2 * work.channels + 4 + 2 * work.classes + 4 + work.told)
@@ -310,13 +317,16 @@ def _timed(engine: "TffsEngine", work):
 
 def _registration(engine: "TffsEngine") -> float:
     """Seconds for a pair, from one with a part of its steps."""
+    from SSLSegLib.tffs.precision import computing
     from SSLSegLib.tffs.registration import FINE_SIZE, ITERATIONS, registrable, registration_device
 
     volume = np.random.default_rng(0).random(FINE_SIZE, np.float32)
-    fixed = registrable(volume, device=registration_device(engine.device))
-    search, _ = _timed(engine, lambda: fixed.displacements(fixed, iterations=0))
+    device = registration_device(engine.device)
     some = ITERATIONS // 10
-    both, _ = _timed(engine, lambda: fixed.displacements(fixed, iterations=some))
+    with computing("exact", device, one_thread=True):
+        fixed = registrable(volume, device=device)
+        search, _ = _timed(engine, lambda: fixed.displacements(fixed, iterations=0))
+        both, _ = _timed(engine, lambda: fixed.displacements(fixed, iterations=some))
     return search + max(both - search, 0.0) * ITERATIONS / some
 
 

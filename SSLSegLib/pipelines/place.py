@@ -21,7 +21,7 @@ __all__ = ["Alignment", "ClassPlace", "PlaceWithin", "class_places", "frames_to_
 
 
 class Alignment:
-    """Labelled cases laid on an unlabelled one by registration, each when it is first asked for.
+    """Labelled cases laid on an unlabelled one by registration, each once, when it is first asked for.
 
     Args:
         image: The unlabelled case.
@@ -32,15 +32,30 @@ class Alignment:
         self.image, self._tell = image, tell
         self._found: dict[str, list[Displacement]] = {}
 
-    def displacements(self, case: "LabelledCase") -> "list[Displacement]":
-        """Where each place of the unlabelled case may lie in a labelled one, turned to the same orientation."""
-        if case.case.id not in self._found:
-            orientation = self.image.geometry.orientation
-            fixed = self.image.registrable(orientation)
-            self._found[case.case.id] = fixed.displacements(case.registrable(orientation, fixed))
+    def displacements(self, cases: "Sequence[LabelledCase]") -> "Iterator[list[Displacement]]":
+        """Where each place of the unlabelled case may lie in labelled ones, turned to the same orientation."""
+        new = [case for case in cases if case.case.id not in self._found]
+        if new:
+            self._lay(new)
+        return (self._found[case.case.id] for case in cases)
+
+    def _lay(self, cases: "Sequence[LabelledCase]") -> None:
+        import torch
+
+        from SSLSegLib.tffs.registration import registration_device
+        from SSLSegLib.tffs.side_by_side import side_by_side
+
+        orientation, device = self.image.geometry.orientation, registration_device(self.image.engine.device)
+        fixed = self.image.registrable(orientation)
+        moving = []
+        for case in cases:
+            moving.append(case.registrable(orientation, fixed))
             case.put_away()
-            self._tell(len(self._found))
-        return self._found[case.case.id]
+        workers = min(torch.get_num_threads(), len(cases)) if device.type == "cpu" else 1
+        with side_by_side(workers) as mapped:
+            for case, found in zip(cases, mapped(fixed.displacements, moving), strict=True):
+                self._found[case.case.id] = found
+                self._tell(len(self._found))
 
 
 class ClassPlace:
@@ -97,9 +112,8 @@ class ClassPlace:
         from SSLSegLib.tffs.place import moved_prior
 
         geometry = alignment.image.geometry
-        masks = self._masks(geometry.orientation)
-        pairs = zip(self._labelled, masks, strict=True)
-        moved = ((found, mask) for each, mask in pairs for found in alignment.displacements(each))
+        laid = zip(alignment.displacements(self._labelled), self._masks(geometry.orientation), strict=True)
+        moved = ((displacement, mask) for some, mask in laid for displacement in some)
         prior = moved_prior(moved, geometry.shape)
         if not self._zoomed:
             return PlaceWithin(prior, dict.fromkeys(PLANES, View()))

@@ -79,8 +79,8 @@ class Tracker:
         Returns:
             Mask logits (B, 1, 4h, 4w).
         """
+        keys = self.project(template)
         with multiplying(self.memory_attention.arithmetic):
-            keys = self._template_keys(template)
             # Layer 0 up to the conditioning memories is the same for all chains at a slice: once per frame.
             constants = self.memory_attention.begin(levels[-1])
             shared = self.memory_attention.attend_shared(constants, keys[0])
@@ -124,17 +124,19 @@ class Tracker:
             rows[start : start + self.batch] for rows in alike.values() for start in range(0, len(rows), self.batch)
         ]
 
-    def _template_keys(self, template: LabelledTemplate) -> list[KeyValues]:
+    def project(self, template: LabelledTemplate) -> list[KeyValues]:
+        """Keys and values of a template's memories by layer, made once (before chains of it step side by side)."""
         if template.keys is None:
-            positions = self.network.memory_positions + self.network.memory_slot(0)
-            values = self.memory_attention.values(template.memories)
-            template.keys = [
-                KeyValues(
-                    self.memory_attention.memory_keys(layer, template.memories, positions).flatten(0, 1),
-                    values[layer].flatten(0, 1),
-                )
-                for layer in range(self.memory_attention.depth)
-            ]
+            with multiplying(self.memory_attention.arithmetic):
+                positions = self.network.memory_positions + self.network.memory_slot(0)
+                values = self.memory_attention.values(template.memories)
+                template.keys = [
+                    KeyValues(
+                        self.memory_attention.memory_keys(layer, template.memories, positions).flatten(0, 1),
+                        values[layer].flatten(0, 1),
+                    )
+                    for layer in range(self.memory_attention.depth)
+                ]
         return template.keys
 
     def _local_keys(

@@ -3,10 +3,11 @@
 Paper 1 (SSL-MedSAM2), Algorithm 2. What is cached and why the result is the same: ``docs/tffs.md``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from .chain import HalfChain, Tracker
 from .ensemble import ProbabilitySums
 from .features import VolumeFeatures
 from .memory_attention import MemoryAttention
-from .network import TrackingNetwork
+from .network import Levels, TrackingNetwork
 from .options import TffsOptions
 from .place import place_prompts
 from .precision import attention_kernel, computing
+from .side_by_side import side_by_side
 from .template import Direction, LabelledTemplate, Passed, chosen_prompts, masks_as_prompts
 
 __all__ = ["FrameSource", "TffsEngine", "WorkCounts"]
@@ -28,6 +30,8 @@ __all__ = ["FrameSource", "TffsEngine", "WorkCounts"]
 # Slices that go through the image encoder or the prompt path together: more gains nothing on a CPU.
 _SLICES_AT_ONCE = {"cpu": 1, "cuda": 8, "mps": 2}
 _CHAINS_AT_ONCE = {"cpu": 4, "cuda": 32, "mps": 4}
+# Frames no larger are too little for the threads of a CPU to share: several are computed side by side.
+_SMALL_FRAME = 256
 
 
 class FrameSource(Protocol):
@@ -75,11 +79,11 @@ class TffsEngine:
         self.counts = WorkCounts()
         model = model.to(self.device).eval()
         self._network = TrackingNetwork(model, round_memories=self.options.round_memories)
-        memory_attention = MemoryAttention(
-            model.memory_attention,
-            self._network.top_positions,
-            *attention_kernel(self.options.precision, self.device, self.options.attention),
-        )
+        arithmetic, backend = attention_kernel(self.options.precision, self.device, self.options.attention)
+        memory_attention = MemoryAttention(model.memory_attention, self._network.top_positions, arithmetic, backend)
+        self._small = self.device.type == "cpu" and self._network.image_size <= _SMALL_FRAME
+        # Products in bfloat16 are a setting of the whole program: who computes beside would have them, too.
+        self._alone = not self._small or arithmetic == "bfloat16 products"
         chains_at_once = self.options.batch or _CHAINS_AT_ONCE.get(self.device.type, 4)
         self._slices_at_once = _SLICES_AT_ONCE.get(self.device.type, 1)
         self._tracker = Tracker(self._network, memory_attention, chains_at_once)
@@ -95,10 +99,16 @@ class TffsEngine:
         """
         total = len(frames)
         features = VolumeFeatures(total, self.device, folder)
-        with computing(self.options.precision, self.device):
-            for start in range(0, total, self._slices_at_once):
+        starts = range(0, total, self._slices_at_once)
+
+        def encoded(start: int) -> Levels:
+            with self._computing():
+                return self._network.encode(frames[start : start + self._slices_at_once])
+
+        with self._side_by_side(len(starts)) as mapped:
+            for start, levels in zip(starts, mapped(encoded, starts), strict=True):
+                features.store(start, levels)
                 stop = min(start + self._slices_at_once, total)
-                features.store(start, self._network.encode(frames[start:stop]))
                 self.counts.encoded += stop - start
                 progress("progress", stage="encode", done=stop, total=total)
         return features
@@ -128,15 +138,15 @@ class TffsEngine:
             return None
         prompted = chosen_prompts(foreground, self.options.max_conditioning_slices)
         prompts = prompts[[foreground.index(index) for index in prompted]]
-        memories, pointers = [], []
-        with computing(self.options.precision, self.device):
-            for start in range(0, len(prompted), self._slices_at_once):
-                some = slice(start, start + self._slices_at_once)
-                some_memories, some_pointers = self._network.prompt(
-                    features.levels(prompted[some]), prompts[some].to(self.device)
-                )
-                memories.append(some_memories)
-                pointers.append(some_pointers.float())
+
+        def remembered(start: int) -> tuple[torch.Tensor, torch.Tensor]:
+            some = slice(start, start + self._slices_at_once)
+            with self._computing():
+                return self._network.prompt(features.levels(prompted[some]), prompts[some].to(self.device))
+
+        starts = range(0, len(prompted), self._slices_at_once)
+        with self._side_by_side(len(starts)) as mapped:
+            memories, pointers = zip(*mapped(remembered, starts), strict=True)
         self.counts.prompted += len(prompted)
         return LabelledTemplate(
             features=features,
@@ -144,7 +154,7 @@ class TffsEngine:
             prompted=prompted,
             left_out=frozenset(foreground) - frozenset(prompted),
             memories=torch.cat(memories),
-            pointers=torch.cat(pointers),
+            pointers=torch.cat(pointers).float(),
         )
 
     def propagate(
@@ -161,8 +171,8 @@ class TffsEngine:
         """Insert the labelled volume before each of the positions and add the runs' probabilities to the sums.
 
         Slices from the position on are reached by the forward pass only, those before it by the backward pass only, so
-        each run is two half-chains. All half-chains that are at the same slice go through the network together. If this
-        raises, nothing has been added.
+        each run is two half-chains. All half-chains that are at one slice go through the network together, those of
+        either direction apart on a CPU. If this raises, nothing has been added.
 
         Args:
             features: Of the unlabelled volume, n slices.
@@ -185,10 +195,18 @@ class TffsEngine:
         runs = ProbabilitySums(slices, sums.in_plane, self.device)
         rough = None if place is None else self._rough(place)
         done, total = 0, slices * len(positions)
-        with computing(self.options.precision, self.device):
+
+        def tracked(front: list[tuple[HalfChain, int]], remember: bool) -> torch.Tensor:
+            frames, levels, known = self._frames(features, rough, [here for _, here in front])
+            chains = [chain for chain, _ in front]
+            with self._computing():
+                logits = self._tracker.step(chains, frames, levels, template, limit, rough=known, remember=remember)
+                return _probabilities(logits, runs.in_plane)
+
+        with self._side_by_side(2) as mapped, self._computing():
+            self._tracker.project(template)
             started: dict[Direction, list[HalfChain]] = {"forward": [], "backward": []}
             for at in range(slices):
-                last = at == slices - 1
                 for direction, here in (("forward", at), ("backward", slices - 1 - at)):
                     # The labelled block lies before slice k: forward chains begin at k, backward chains at k - 1.
                     beginning = here if direction == "forward" else here + 1
@@ -202,13 +220,10 @@ class TffsEngine:
                         for position in positions
                         if position == beginning
                     ]
-                for front in self._fronts(started, at, slices):
-                    where = [here for _, here in front]
-                    frames, levels, known = self._frames(features, rough, where)
-                    logits = self._tracker.step(
-                        [chain for chain, _ in front], frames, levels, template, limit, rough=known, remember=not last
-                    )
-                    self._add(runs, where, logits)
+                fronts = self._fronts(started, at, slices)
+                not_last = [at < slices - 1] * len(fronts)
+                for front, found in zip(fronts, mapped(tracked, fronts, not_last), strict=True):
+                    runs.add_slices([here for _, here in front], found)
                     done += len(front)
                     self.counts.tracked += len(front)
                     progress("progress", stage="propagate", done=done, total=total)
@@ -230,9 +245,11 @@ class TffsEngine:
         known = None if rough is None else rough[distinct]
         return [distinct.index(here) for here in slices], features.levels(distinct), known
 
-    def _add(self, runs: ProbabilitySums, slices: list[int], logits: torch.Tensor) -> None:
-        resized = F.interpolate(logits.float(), size=runs.in_plane, mode="bilinear", align_corners=False)
-        runs.add_slices(slices, torch.sigmoid(resized[:, 0]))
+    def _computing(self) -> AbstractContextManager[None]:
+        return computing(self.options.precision, self.device, one_thread=self._small)
+
+    def _side_by_side(self, most: int) -> AbstractContextManager[Callable[..., Iterator[Any]]]:
+        return side_by_side(1 if self._alone else min(torch.get_num_threads(), most))
 
     def _rough(self, place: np.ndarray | torch.Tensor) -> torch.Tensor:
         """A place prior as rough masks (n, 1, 4h, 4w)."""
@@ -276,3 +293,8 @@ class TffsEngine:
             raise ValueError(f"Insertion positions must be in 0..{slices - 1}, got {list(positions)}.")
         if place is not None and place.shape != (slices, *in_plane):
             raise ValueError(f"The place prior is of {place.shape}, not {(slices, *in_plane)}.")
+
+
+def _probabilities(logits: torch.Tensor, in_plane: tuple[int, int]) -> torch.Tensor:
+    resized = F.interpolate(logits.float(), size=in_plane, mode="bilinear", align_corners=False)
+    return torch.sigmoid(resized[:, 0])

@@ -54,13 +54,24 @@ def multiplying(arithmetic: Arithmetic) -> Iterator[None]:
 
 
 @contextmanager
-def computing(precision: str, device: torch.device) -> Iterator[None]:
-    """No gradients; bfloat16 autocast for ``official``; otherwise float32 that is float32 (no TF32 convolutions)."""
+def computing(precision: str, device: torch.device, *, one_thread: bool = False) -> Iterator[None]:
+    """No gradients; bfloat16 autocast for ``official``; otherwise float32 that is float32 (no TF32 convolutions).
+
+    Args:
+        one_thread: Of PyTorch's on a CPU.
+    """
     if precision == "official":
         mode = torch.autocast(device.type, dtype=torch.bfloat16)
     elif device.type == "cuda":
         mode = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     else:
         mode = nullcontext()
-    with torch.inference_mode(), mode:
-        yield
+    threads = torch.get_num_threads()
+    if one_thread and threads > 1:
+        torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(), mode:
+            yield
+    finally:
+        if one_thread and threads > 1:
+            torch.set_num_threads(threads)

@@ -27,7 +27,7 @@ __all__ = [
 
 SIZE = (48, 64, 64)
 """Volumes are looked at with at most this many voxels along (K, J, I)."""
-ITERATIONS = 40
+ITERATIONS = 60
 """Of gradient descent."""
 FINE_SIZE = (48, 96, 96)
 """With so many the last of the descent looks, where volumes have them."""

@@ -36,6 +36,7 @@ from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.place import moved_prior
 from SSLSegLib.tffs.positions import insertion_positions
 from SSLSegLib.tffs.registration import Displacement, registrable
+from SSLSegLib.tffs.side_by_side import side_by_side
 from SSLSegLib.tffs.view import PLANES, View, view_around, view_size
 from SSLSegLib.weights.loading import load_sam2
 
@@ -161,7 +162,8 @@ def evaluate(
     shown = [display(image) for image in images]
     if told:
         *moving, fixed = map(registrable, [*shown[: numbers[-1]], shown[-1]])
-        displacements = [fixed.displacements(each) for each in moving]
+        with side_by_side(torch.get_num_threads()) as mapped:
+            displacements = list(mapped(fixed.displacements, moving))
     for labelled, runs in itertools.product(numbers, insertions):
         known, some = list(masks[:labelled]), [*shown[:labelled], shown[-1]]
         moved = displacements[:labelled] if told else None

@@ -1,5 +1,7 @@
 """Memory and disk: estimated before, and got along with when it runs out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from small_job import contents
 
 from SSLSegLib.errors import JobError
 from SSLSegLib.jobs import segmenting
-from SSLSegLib.jobs.estimate import Estimate, count_work, estimate, measure_costs, regions_shown
+from SSLSegLib.jobs.estimate import Costs, Estimate, count_work, estimate, measure_costs, regions_shown
 from SSLSegLib.jobs.events import read_events
 from SSLSegLib.jobs.folder import Job
 from SSLSegLib.jobs.retry import Attempt, is_out_of_memory, retry_smaller, smaller
@@ -148,6 +150,16 @@ def test_costs_are_measured_with_the_real_engine_and_grow_into_an_estimate(small
     assert found.memory - found.memory_on_disk == work.largest_case * costs.feature_bytes
     assert found.seconds > 0
     assert "of memory" in found.in_words()
+
+
+@pytest.mark.parametrize(("threads", "seconds"), [(1, 120), (2, 60), (16, 30)])
+def test_registrations_of_a_case_are_made_side_by_side_as_far_as_there_are_threads(threads, seconds, small_manifest):
+    parameters = small_manifest.checked_parameters()
+    counted = count_work(parameters.loaded_cohort(), parameters.options)
+    nothing = {"encoded": 0, "prompted": 0, "tracked": 0, "attended": 0}
+    work = replace(counted, **nothing, registered=12, together=4)
+    free = {"encode": 0, "prompt": 0, "track": 0, "attend": 0, "feature_bytes": 1, "template_bytes": 1}
+    assert estimate(work, Costs(**free, register=10, device="cpu", threads=threads)).seconds == seconds
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path):

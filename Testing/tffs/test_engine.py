@@ -1,5 +1,7 @@
 """The engine against the stock video predictor: same weights, same frames, same probabilities."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -264,6 +266,53 @@ def test_progress_counts_tracked_frames(pair, scan):
     )
     assert told[-1] == {"stage": "propagate", "done": 8, "total": 8}
     assert [fields["done"] for fields in told] == sorted(fields["done"] for fields in told)
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast", "official"])
+def test_small_frames_are_computed_side_by_side_with_the_same_bits(pair, scan, threads, precision):
+    unlabelled, labelled = scan(9, seed=1), scan(7, (0, 1, 6), seed=2)
+    found = []
+    for number in (1, 2):
+        threads(number)
+        found.append(run(pair, unlabelled, labelled, [0, 4, 4, 8], precision=precision))
+        assert torch.get_num_threads() == number
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_both_directions_step_at_once_where_frames_are_small_and_progress_is_told_here(
+    pair, scan, threads, small, monkeypatch
+):
+    threads(2)
+    if not small:
+        monkeypatch.setattr("SSLSegLib.tffs.engine._SMALL_FRAME", pair.model.image_size - 1)
+    engine, here = TffsEngine(pair.model), threading.current_thread()
+    meeting, stepped, step = threading.Barrier(2, timeout=30), [], engine._tracker.step
+
+    def seen(chains, *args, **options):
+        if small:
+            meeting.wait()  # for the other direction
+        stepped.append((threading.current_thread() is here, torch.get_num_threads()))
+        return step(chains, *args, **options)
+
+    monkeypatch.setattr(engine._tracker, "step", seen)
+    told = []
+    labelled, unlabelled = scan(3, seed=1), scan(4, seed=2)
+    template = engine.template(engine.encode(labelled.frames), labelled.mask, IN_PLANE)
+    features, sums = engine.encode(unlabelled.frames), ProbabilitySums(4, IN_PLANE)
+    engine.propagate(
+        features, template, [2], IN_PLANE, sums, lambda *_, **__: told.append(threading.current_thread() is here)
+    )
+    assert stepped == [(not small, 1 if small else 2)] * 4
+    assert told == [True] * 4
+    assert torch.get_num_threads() == 2
 
 
 def test_nothing_is_added_when_a_run_is_interrupted(pair, scan):
