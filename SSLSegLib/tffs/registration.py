@@ -5,7 +5,7 @@ it is. Of all ways to lay one volume on the other as a whole the best is taken (
 with the axes as they are and once more turned and stretched. From each of these beginnings a search over displacements
 of a coarse grid, made smooth by convex coupling (Heinrich et al., MICCAI 2014), finds about where everything lies;
 gradient descent on finer grids, then on finer descriptors, does the rest (as ConvexAdam, Siebert et al., 2021). About
-four seconds a pair on a processor, where mutual information with B-splines takes minutes.
+five seconds a pair on one core, where mutual information with B-splines takes minutes.
 """
 
 from collections.abc import Sequence
