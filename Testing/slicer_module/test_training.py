@@ -1,6 +1,8 @@
 """Refinement with real nnU-Net in real child processes, on a tiny cohort: from the click to a model elsewhere."""
 
+import functools
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -8,20 +10,30 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import short_worker
 import slicer
 from helpers_module import MODULE, beating, longest_step, plot_curves, quiet, segment_masks, texts
 
 from SSLSegLib.cases.reading import read_label_file
+from SSLSegLib.jobs import process
+from SSLSegLib.processes import LIBRARY
 from SSLSegLib.pseudolabels.storage import read_result
-from SSLSegLib.selftraining.options import SelfTrainingOptions
 
 pytest.importorskip("nnunetv2")
 
-QUICK_EPOCHS = SelfTrainingOptions.of("quick").schedule.epochs
+
+@pytest.fixture(scope="module")
+def short_trainings():
+    """Jobs that the panel starts train for fewer epochs."""
+    paths = os.pathsep.join([str(LIBRARY), str(Path(short_worker.__file__).parent)])
+    start = functools.partial(process.start_job, worker="short_worker", environment={"PYTHONPATH": paths})
+    with pytest.MonkeyPatch.context() as during:
+        during.setattr(process, "start_job", start)
+        yield
 
 
 @pytest.fixture(scope="module")
-def trained(slicer_host, inputs, batch_job, tmp_path_factory):
+def trained(slicer_host, inputs, batch_job, short_trainings, tmp_path_factory):
     """A run refined by a click, one quick round from the pseudo-labels as they are, and what was seen meanwhile.
 
     The training is stopped by a click and started again; then Slicer is closed (the panel is unloaded) in the middle
@@ -139,10 +151,10 @@ def test_the_gui_thread_works_for_less_than_100_ms_at_a_time_while_it_trains(tra
 
 
 def test_the_plot_grows_while_the_training_runs_and_is_whole_after_it_is_attached_to_again(trained):
-    assert 1 <= trained.epochs_while_running <= QUICK_EPOCHS
-    assert [at for at, _loss in trained.curves["Training loss"]] == list(range(1, QUICK_EPOCHS + 1))
+    assert 1 <= trained.epochs_while_running <= short_worker.EPOCHS
+    assert [at for at, _loss in trained.curves["Training loss"]] == list(range(1, short_worker.EPOCHS + 1))
     ((at, agreement),) = trained.curves["Agreement with the labels before"]
-    assert at == QUICK_EPOCHS
+    assert at == short_worker.EPOCHS
     assert f"{agreement:.3f}" == trained.rows[1][2]
 
 
