@@ -163,7 +163,9 @@ def thin(tmp_path_factory):
     """A cohort of thin slices, which are looked at from three sides; one class."""
     folder = tmp_path_factory.mktemp("thin")
     return Cohort.load(
-        small_cohort.write_small_cohort(folder, slices=10, size=(64, 48), box=(26, 20), classes=1, thickness=1.5)
+        small_cohort.write_small_cohort(
+            folder, unlabelled=1, slices=10, size=(64, 48), box=(26, 20), classes=1, thickness=1.5
+        )
     )
 
 

@@ -108,11 +108,16 @@ class FinishedRun:
 
     def copy_planned(self, target: Path) -> Path:
         """The run as it was after planning, in another folder: tests need not plan again."""
-        target.mkdir(parents=True)
-        for name in ("settings.json", "folds.json", "cases.json"):
-            shutil.copyfile(self.work / name, target / name)
-        shutil.copytree(self.work / "base", target / "base")
-        return target
+        return copy_planned(self.work, target)
+
+
+def copy_planned(work: Path, target: Path) -> Path:
+    """A work folder as it was after planning, at another place."""
+    target.mkdir(parents=True)
+    for name in ("settings.json", "folds.json", "cases.json"):
+        shutil.copyfile(work / name, target / name)
+    shutil.copytree(work / "base", target / "base")
+    return target
 
 
 @pytest.fixture(scope="session")

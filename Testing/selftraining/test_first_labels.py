@@ -20,7 +20,7 @@ from SSLSegLib.selftraining.report import read_report
 from SSLSegLib.selftraining.rounds import self_train
 from SSLSegLib.selftraining.run import Run
 
-from .conftest import CLASSES, make_cohort, tiny_options
+from .conftest import CLASSES, copy_planned, make_cohort, tiny_options
 
 BEST = tiny_options(rounds=1, folds=1, first_labels="best")
 VALUES = [each.value for each in CLASSES]
@@ -202,13 +202,13 @@ def test_other_labels_are_chosen_only_beyond_doubt(given, mean, networks, best):
 
 
 @pytest.mark.parametrize("why", ["asked for", "one labelled case", "a method without left-out labels"])
-def test_pseudo_labels_are_taken_as_given(why, cohort, held_out, finished, tmp_path):
-    work = WorkFolder(finished.copy_planned(tmp_path / "work"))
-    run = Run.prepare(finished.cohort, finished.results, work.path, finished.options, held_out=held_out)
-    options = finished.options.model_copy(update={"first_labels": "given" if why == "asked for" else "best"})
+def test_pseudo_labels_are_taken_as_given(why, trained, cohort, held_out, tmp_path):
+    work = WorkFolder(copy_planned(trained[0].path, tmp_path / "work"))
+    run = Run.prepare(cohort, cohort.folder / "results", work.path, BEST, held_out=held_out)
+    options = BEST.model_copy(update={"first_labels": "given" if why == "asked for" else "best"})
     object.__setattr__(run, "options", options)
     if why == "one labelled case":
-        alone = [case for case in run.cohort.cases if case.id != "c1"]  # the finished run has two
+        alone = [case for case in run.cohort.cases if case.id not in ("c1", "c2")]  # the trained run has three
         object.__setattr__(run, "cohort", run.cohort.model_copy(update={"cases": tuple(alone)}))
     if why.startswith("a method"):
         object.__setattr__(run, "held_out", None)
