@@ -1,6 +1,5 @@
 """Generated anatomy is what the recipe says: reproducible, alike between subjects, not readable by brightness."""
 
-from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -122,15 +121,14 @@ def test_a_batch_holds_targets_on_labelled_and_chain_slices(batch):
 
 
 @pytest.mark.parametrize(
-    ("batches", "resliced", "registered", "high", "most"),
-    [(6, 0.0, 0.0, 0.8, 0.97), (6, 1.0, 0.0, 0.8, 0.97), (2, 0.5, 1.0, 0.95, 0.99)],
+    ("resliced", "registered", "high", "most"), [(0.0, 0.0, 0.8, 0.97), (1.0, 0.0, 0.8, 0.97), (0.5, 1.0, 0.95, 0.99)]
 )
-def test_the_place_that_is_told_resembles_the_target_but_is_not_it(batches, resliced, registered, high, most):
+def test_the_place_that_is_told_resembles_the_target_but_is_not_it(resliced, registered, high, most):
     """One labelled subject or three, another field of view, moved along the axis, or registered; of whatever axis."""
     options = SampleOptions(image_size=64, batch=2, shapes=((4, 5),), resliced=resliced, registered=registered)
     stream = iter(Samples(options, seed=5))
     overlaps = []
-    for _ in range(batches):
+    for _ in range(6):
         made = next(stream)
         truth = F.avg_pool2d(made.masks[:, :, 4:].flatten(0, 2).float()[:, None], 4)[:, 0]
         place = made.place.flatten(0, 2)
@@ -235,8 +233,7 @@ def test_structures_have_their_number_where_the_target_is_and_nowhere_else(batch
 def test_the_stream_is_the_same_for_the_same_seed_only(batch):
     made, options = batch
     again = next(iter(Samples(options, seed=5)))
+    other = next(iter(Samples(options, seed=6)))
     assert torch.equal(again.frames, made.frames)
     assert torch.equal(again.place, made.place)
-    quick = replace(options, registered=0.0)
-    one, other = (next(iter(Samples(quick, seed=seed))) for seed in (5, 6))
-    assert not torch.equal(one.frames, other.frames)
+    assert not torch.equal(other.frames, made.frames)
