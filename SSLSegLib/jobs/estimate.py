@@ -245,7 +245,7 @@ def measure_costs(engine: "TffsEngine", image_size: int, *, slices: int = 3) -> 
 
     from SSLSegLib.tffs.engine import WorkCounts
     from SSLSegLib.tffs.ensemble import ProbabilitySums
-    from SSLSegLib.tffs.registration import registration_device
+    from SSLSegLib.tffs.registration import registered_at_once, registration_device
 
     counts, engine.counts = engine.counts, WorkCounts()
     frames = torch.rand(slices, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
@@ -277,7 +277,7 @@ def measure_costs(engine: "TffsEngine", image_size: int, *, slices: int = 3) -> 
         feature_bytes=features.nbytes // slices,
         template_bytes=template_bytes,
         device=str(engine.device),
-        threads=torch.get_num_threads() if registration_device(engine.device).type == "cpu" else 1,
+        threads=registered_at_once(registration_device(engine.device)),
     )
 
 

@@ -40,22 +40,17 @@ class Alignment:
         return (self._found[case.case.id] for case in cases)
 
     def _lay(self, cases: "Sequence[LabelledCase]") -> None:
-        import torch
+        from SSLSegLib.tffs.registration import registered
 
-        from SSLSegLib.tffs.registration import registration_device
-        from SSLSegLib.tffs.side_by_side import side_by_side
-
-        orientation, device = self.image.geometry.orientation, registration_device(self.image.engine.device)
+        orientation = self.image.geometry.orientation
         fixed = self.image.registrable(orientation)
         moving = []
         for case in cases:
             moving.append(case.registrable(orientation, fixed))
             case.put_away()
-        workers = min(torch.get_num_threads(), len(cases)) if device.type == "cpu" else 1
-        with side_by_side(workers) as mapped:
-            for case, found in zip(cases, mapped(fixed.displacements, moving), strict=True):
-                self._found[case.case.id] = found
-                self._tell(len(self._found))
+        for case, found in zip(cases, registered(fixed, moving), strict=True):
+            self._found[case.case.id] = found
+            self._tell(len(self._found))
 
 
 class ClassPlace:

@@ -58,7 +58,8 @@ def computing(precision: str, device: torch.device, *, one_thread: bool = False)
     """No gradients; bfloat16 autocast for ``official``; otherwise float32 that is float32 (no TF32 convolutions).
 
     Args:
-        one_thread: Of PyTorch's on a CPU.
+        one_thread: With one of PyTorch's threads, as each worker of :func:`~.side_by_side.side_by_side` has: what is
+            timed so is what a pair of volumes costs there.
     """
     if precision == "official":
         mode = torch.autocast(device.type, dtype=torch.bfloat16)

@@ -8,11 +8,13 @@ gradient descent on finer grids, then on finer descriptors, does the rest (as Co
 five seconds a pair on one core, where mutual information with B-splines takes minutes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from .side_by_side import side_by_side
 
 __all__ = [
     "FINE_SIZE",
@@ -20,6 +22,8 @@ __all__ = [
     "SIZE",
     "Displacement",
     "Registrable",
+    "registered",
+    "registered_at_once",
     "registrable",
     "registration_device",
     "size_seen",
@@ -164,6 +168,17 @@ def registrable(
     fine = tuple(max(m, min(round(m * finer / most), n)) for n, m, finer, most in each)
     lengths = tuple(length * n / m for length, n, m in zip(spacing, shape, size, strict=True))
     return Registrable(described(size), lengths, None if fine == size else described(fine))
+
+
+def registered(fixed: Registrable, moving: Sequence[Registrable]) -> Iterator[list[Displacement]]:
+    """:meth:`Registrable.displacements` of each, in their order, as many at once as the device has room for."""
+    with side_by_side(min(registered_at_once(fixed.descriptors.device), len(moving))) as mapped:
+        yield from mapped(fixed.displacements, moving)
+
+
+def registered_at_once(device: torch.device) -> int:
+    """How many pairs of volumes are registered side by side: one on each thread of a CPU, on a GPU one by one."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def size_seen(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int, int]:

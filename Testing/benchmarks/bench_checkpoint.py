@@ -35,8 +35,7 @@ from SSLSegLib.tffs.looks import looks, sharpened
 from SSLSegLib.tffs.options import TffsOptions
 from SSLSegLib.tffs.place import moved_prior
 from SSLSegLib.tffs.positions import insertion_positions
-from SSLSegLib.tffs.registration import Displacement, registrable
-from SSLSegLib.tffs.side_by_side import side_by_side
+from SSLSegLib.tffs.registration import Displacement, registered, registrable
 from SSLSegLib.tffs.view import PLANES, View, view_around, view_size
 from SSLSegLib.weights.loading import load_sam2
 
@@ -162,8 +161,7 @@ def evaluate(
     shown = [display(image) for image in images]
     if told:
         *moving, fixed = map(registrable, [*shown[: numbers[-1]], shown[-1]])
-        with side_by_side(torch.get_num_threads()) as mapped:
-            displacements = list(mapped(fixed.displacements, moving))
+        displacements = list(registered(fixed, moving))
     for labelled, runs in itertools.product(numbers, insertions):
         known, some = list(masks[:labelled]), [*shown[:labelled], shown[-1]]
         moved = displacements[:labelled] if told else None
