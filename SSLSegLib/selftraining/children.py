@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def run_children(
         children: What to run. The environment variable ``CUDA_VISIBLE_DEVICES`` is set for a slot on a GPU.
         slots: A device for each child that may run at a time; a device may appear several times.
         interpreter: A real Python.
-        on_event: Gets every event of every child.
+        on_event: Gets every event of every child, also those of children that are stopped.
         wanted: Asked all the time; when it says no, all children are stopped.
 
     Raises:
@@ -149,6 +150,9 @@ def run_children(
     finally:  # also on Ctrl-C and on an error of the listener
         for child in running.values():
             child.stop()
+        for child in running.values():
+            with suppress(Exception):  # why all end is said already
+                child.tell(on_event)  # what it finished since it was last read: a resumed run does not do it again
 
 
 def child_environment(*, threads: int, workers: int, **folders: Path) -> dict[str, str]:

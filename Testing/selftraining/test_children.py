@@ -212,6 +212,20 @@ def test_an_error_of_the_listener_stops_the_child(tmp_path):
     _wait_for(lambda: not psutil.pid_exists(pids[0]), 60)
 
 
+def test_what_a_child_said_before_it_was_stopped_is_heard(tmp_path):
+    """A resumed fold does not train an epoch again whose end was written and not yet read: its point would be lost."""
+    pids = []
+    child = _child(tmp_path, "sleeps", SLEEPS)
+
+    def wanted():
+        return not (child.events.is_file() and child.events.read_bytes().endswith(b"\n"))
+
+    with pytest.raises(SelfTrainingError, match="no longer wanted"):
+        run_children([child], ["cpu"], Path(sys.executable), lambda _, event: pids.append(event["pid"]), wanted=wanted)
+    assert pids == [child.process.pid]
+    assert not _lives(pids[0])
+
+
 def test_each_gpu_gets_one_fold_at_a_time(tmp_path):
     from SSLSegLib.selftraining.options import SelfTrainingOptions
     from SSLSegLib.selftraining.run import _slots
