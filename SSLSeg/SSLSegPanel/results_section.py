@@ -59,13 +59,14 @@ class ResultsSection:
         table = self.ui.resultsTable
         table.setRowCount(len(cases))
         for row, (case, scores) in enumerate(cases):
+            expected = scores.mean_expected_dice if scores else None
             certainty = (
-                _("nothing found") if scores and scores.empty else f"{scores.mean_entropy:.3f}" if scores else "–"
+                _("nothing found") if scores and scores.empty else "–" if expected is None else f"{expected:.2f}"
             )
             volume = sum(scores.volume_ml.values()) if scores else None
             put(table, row, 0, case.name)
             put(table, row, 1, certainty, align=qt.Qt.AlignCenter)
-            table.item(row, 1).setToolTip(_("Mean entropy inside the label: 0 is certain, 0.69 is a coin toss"))
+            table.item(row, 1).setToolTip(self._expected_in_words(scores))
             put(table, row, 2, f"{volume:.0f} ml" if volume is not None else "–", align=qt.Qt.AlignCenter)
             put(table, row, 3, review.state_label(review.review_state(case.result)))
         fit(table)
@@ -78,6 +79,12 @@ class ResultsSection:
         # A case that teaches by now is drawn on like any other of its kind.
         self._edits.follow(case.result for case, scores in cases if case.role != "labelled")
         self._show_buttons()
+
+    @staticmethod
+    def _expected_in_words(scores):
+        each = [f"{name} {value:.2f}" for name, value in scores.expected_dice.items()] if scores else []
+        means = _("The overlap with the true label to expect from the method's own probabilities; 1 is certain.")
+        return "\n".join([means, *each])
 
     def current(self):
         """The case that is being reviewed, or None."""

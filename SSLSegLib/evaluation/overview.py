@@ -1,4 +1,4 @@
-"""All cases in one picture: Dice, and Dice against uncertainty."""
+"""All cases in one picture: Dice, and Dice against what was expected of it."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ __all__ = ["overview_figure"]
 
 
 def overview_figure(rows: Sequence[tuple[str, float | None, float | None]]) -> Figure | None:
-    """Draw Dice over cases and, where both are known, Dice against uncertainty.
+    """Draw Dice over cases and, where both are known, Dice against the expected Dice.
 
     Args:
-        rows: (case id, mean Dice or None, mean entropy or None) of each case.
+        rows: (case id, mean Dice or None, mean expected Dice or None) of each case.
 
     Returns:
         None when no case has a Dice.
     """
-    scored = sorted(((case_id, dice, entropy) for case_id, dice, entropy in rows if dice is not None), key=_by_dice)
+    scored = sorted((row for row in rows if row[1] is not None), key=_by_dice)
     if not scored:
         return None
-    both = [(dice, entropy) for _, dice, entropy in scored if entropy is not None]
+    both = [(dice, expected) for _, dice, expected in scored if expected is not None]
     wide = len(both) > 2
     height = max(1.8, 0.2 * len(scored) + 0.9)
     figure = Figure(figsize=(9 if wide else 5.5, min(height, 9)), dpi=110)
@@ -39,16 +39,17 @@ def overview_figure(rows: Sequence[tuple[str, float | None, float | None]]) -> F
     panels[0].set_xlabel("Dice (dotted: mean)", fontsize=8)
     if wide:
         panels[1].plot(
-            [entropy for _, entropy in both],
+            [expected for _, expected in both],
             [dice for dice, _ in both],
             "o",
             color="#1f5f8b",
             markersize=4,
             clip_on=False,
         )
-        panels[1].set_xlabel("mean entropy around the foreground (0 to ln 2)", fontsize=8)
+        panels[1].plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=":")
+        panels[1].set_xlabel("Dice expected from the probabilities", fontsize=8)
         panels[1].set_ylabel("Dice", fontsize=8)
-        panels[1].set_xlim(0, 1.1 * max(entropy for _, entropy in both) or 1)
+        panels[1].set_xlim(0, 1)
         panels[1].set_ylim(0, 1)
         panels[1].tick_params(labelsize=7)
     for axes in panels:

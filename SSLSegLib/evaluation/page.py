@@ -86,7 +86,8 @@ slice numbers count from 0, positions are those of 3D Slicer's slice views at th
 <th>reference<br>ml</th>
 {% endif %}
 {% if has_uncertainty %}
-<th>mean<br>entropy</th><th>uncertain<br>voxels</th><th>most uncertain<br>slice</th><th>review<br>order</th>
+<th>expected<br>Dice</th><th>mean<br>entropy</th><th>uncertain<br>voxels</th>
+<th>most uncertain<br>slice</th><th>review<br>order</th>
 {% endif %}
 {% if has_review %}
 <th class="text">review</th>
@@ -105,6 +106,9 @@ slice numbers count from 0, positions are those of 3D Slicer's slice views at th
 <td>{{ row.volume }}</td>
 {% if has_scores %}
 <td>{{ row.reference_volume }}</td>
+{% endif %}
+{% if has_uncertainty %}
+<td>{{ row.expected }}</td>
 {% endif %}
 {% if has_uncertainty and row.first %}
 <td rowspan="{{ row.span }}">{{ row.entropy }}</td><td rowspan="{{ row.span }}">{{ row.uncertain }}</td>
@@ -130,9 +134,11 @@ directions together, or the <i>larger</i> of the two directions. <b>ASSD</b> is 
 the means of distances, and counted.</li>
 {% endif %}
 {% if has_uncertainty %}
-<li><b>Entropy</b> is 0 where the method is sure and ln 2 = 0.693 where the mean probability is 0.5. <b>Mean entropy</b>
-is over all voxels up to 5 mm from the foreground; <b>uncertain voxels</b> are those of them above half of ln 2.
-<b>Review order</b> 1 is the case to look at first. Certain does not mean correct.</li>
+<li><b>Expected Dice</b> is what the method's own probabilities say: twice the probability inside the label over the sum
+of all probability and the label's volume. <b>Entropy</b> is 0 where the method is sure and ln 2 = 0.693 where the mean
+probability is 0.5. <b>Mean entropy</b> is over all voxels up to 5 mm from the foreground; <b>uncertain voxels</b> are
+those of them above half of ln 2.
+<b>Review order</b> goes by expected Dice: 1 is the case to look at first. Certain does not mean correct.</li>
 {% endif %}
 </ul>
 

@@ -111,7 +111,7 @@ def write_report(
         write_summary_csv(folder / "summary.csv", summary)
 
     pictures = []
-    overview = overview_figure([(case.case_id, _dice(case), _entropy_near_foreground(case)) for case in cases])
+    overview = overview_figure([(case.case_id, _dice(case), _expected(case)) for case in cases])
     if overview is not None and len(cases) > 1:
         save_figure(overview, folder / "overview.png")
         pictures.append(_picture(folder / "overview.png", "Dice of every case, and Dice against uncertainty"))
@@ -153,7 +153,7 @@ def _shown(cases: Sequence[ReportCase]) -> list[tuple[str, str, ReportCase]]:
         by_id = {case.case_id: case for case in cases}
         order = [by_id[case_id] for case_id in reversed(first_to_review)] or list(cases)
         words = ("most certain", "median", "least certain") if ranked else ("first", "middle", "last")
-        value, measure = _entropy, "mean entropy"
+        value, measure = _expected, "expected Dice"
     places = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
     if len(order) < 3:
         places.pop("median")
@@ -176,13 +176,8 @@ def _dice(case: ReportCase) -> float | None:
     return None if math.isnan(mean) else mean
 
 
-def _entropy(case: ReportCase) -> float | None:
-    return None if case.label_scores is None else case.label_scores.mean_entropy
-
-
-def _entropy_near_foreground(case: ReportCase) -> float | None:
-    """None for an empty label: its mean runs over the whole volume and cannot be compared."""
-    return None if case.label_scores is None or case.label_scores.empty else case.label_scores.mean_entropy
+def _expected(case: ReportCase) -> float | None:
+    return None if case.label_scores is None else case.label_scores.mean_expected_dice
 
 
 def _lines(case: ReportCase) -> list[str]:
@@ -199,6 +194,8 @@ def _lines(case: ReportCase) -> list[str]:
     if case.label_scores is not None:
         if case.scores is None:
             lines += [f"{name}: {volume:.1f} ml" for name, volume in list(case.label_scores.volume_ml.items())[:6]]
+        if case.label_scores.expected_dice:
+            lines.append(f"expected Dice {case.label_scores.mean_expected_dice:.2f}")
         lines.append(f"mean entropy {case.label_scores.mean_entropy:.3f}")
         lines.append(f"uncertain voxels {100 * case.label_scores.uncertain_fraction:.0f} %")
     return lines
@@ -249,6 +246,7 @@ def _case_rows(cases: Sequence[ReportCase], classes: Sequence[SegmentClass]) -> 
                     "volume": _number(volume, 1),
                     "reference_volume": _number(each.reference_volume_ml, 1) if each else "–",
                     "remark": _remark(each, uncertainty),
+                    "expected": _number(uncertainty.expected_dice.get(segment.name) if uncertainty else None, 2),
                     "entropy": _number(uncertainty.mean_entropy if uncertainty else None, 3),
                     "uncertain": f"{100 * uncertainty.uncertain_fraction:.0f} %" if uncertainty else "–",
                     "slice": uncertainty.most_uncertain_slice if uncertainty else "–",

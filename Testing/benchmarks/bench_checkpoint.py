@@ -5,7 +5,8 @@
 Each subject is a new anatomy: four labelled subjects and one unlabelled one, each with its own deformation, contrast
 and noise; one structure is asked for. Tables: by number of labelled cases and insertions, by structure size, by change
 of contrast between labelled and unlabelled cases, by family of contrast. "copied" is no network at all: the labelled
-masks laid on each other, where at least half of them are.
+masks laid on each other, where at least half of them are. Below: how well the Dice that users are told to expect (and
+the mean entropy around the foreground beside it) ranks the subjects, for the largest M and R.
 """
 
 import argparse
@@ -20,7 +21,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from scipy.stats import spearmanr
 
+from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.frames import slices_to_frames
 from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.cases.intensities import to_display_range
@@ -28,6 +31,7 @@ from SSLSegLib.cases.volume import Volume
 from SSLSegLib.checkpoint.atlas import draw_anatomy
 from SSLSegLib.checkpoint.rendering import FAMILIES, draw_contrast, related_contrast, render
 from SSLSegLib.checkpoint.samples import CHANGES
+from SSLSegLib.pseudolabels.label import build_pseudo_label
 from SSLSegLib.seeds import named_rng
 from SSLSegLib.tffs.engine import TffsEngine
 from SSLSegLib.tffs.ensemble import ProbabilitySums, joined
@@ -42,6 +46,8 @@ from SSLSegLib.weights.loading import load_sam2
 LABELLED = (1, 2, 4)
 SMALLEST = 0.005  # share of a slice, on average where the target is; the range the training is for ends at 40 %
 SIZES = {"0.5 to 2 % of a slice": (0.005, 0.02), "2 to 8 %": (0.02, 0.08), "8 to 40 %": (0.08, 0.4)}
+BAD = 0.75  # Dice, below which a label is to be found by whoever reviews
+TARGET = [SegmentClass(value=1, name="target")]
 SEED = 20261121  # no training draws from it: training seeds are hashes of other names
 
 
@@ -162,11 +168,14 @@ def evaluate(
     if told:
         *moving, fixed = map(registrable, [*shown[: numbers[-1]], shown[-1]])
         displacements = list(registered(fixed, moving))
-    for labelled, runs in itertools.product(numbers, insertions):
+    for runs, labelled in itertools.product(insertions, numbers):
         known, some = list(masks[:labelled]), [*shown[:labelled], shown[-1]]
         moved = displacements[:labelled] if told else None
-        found = segment(engine, image_size, index, some, known, runs, planes, moved) > 0.5
+        probability = segment(engine, image_size, index, some, known, runs, planes, moved)
+        found = probability > 0.5
         row[f"M{labelled}R{runs}"] = dice(found)
+    label = build_pseudo_label("", probability[None], Geometry(truth.shape, np.eye(4)), TARGET, largest_component=False)
+    row["expected"], row["entropy"] = label.scores.mean_expected_dice or 0.0, label.scores.mean_entropy
     # Where the subjects lie alike, this is what place alone would give.
     row["copied"] = dice(masks[: numbers[-1]].mean(0) >= 0.5)
     row["seconds"] = round(time.perf_counter() - started, 1)
@@ -199,8 +208,22 @@ def show(rows: list[dict], insertions: Sequence[int], labelled: Sequence[int]) -
     for family in FAMILIES:
         add(f"{family}-like", [row for row in rows if row["family"] == family])
     Console(width=max(Console().width, 140)).print(table)  # ten columns, whatever reads them
+    show_ranking(rows, columns[-1])
     seconds, threads = np.mean([row["seconds"] for row in rows]), torch.get_num_threads()
     print(f"{seconds:.1f} s a subject (48 slices, M = {', '.join(map(str, labelled))}, {threads} threads)")
+
+
+def show_ranking(rows: list[dict], column: str) -> None:
+    """How well the worst subjects are found without a reference."""
+    real = np.array([row[column] for row in rows])
+    expected = np.array([row["expected"] for row in rows])
+    print(f"Expected Dice {expected.mean():.3f}, {np.abs(expected - real).mean():.3f} off in the mean")
+    for name, sure in (("expected Dice", expected), ("mean entropy", -np.array([row["entropy"] for row in rows]))):
+        bad = real < BAD
+        pairs = sure[bad][:, None] - sure[~bad]
+        area = ((pairs < 0) + 0.5 * (pairs == 0)).mean() if pairs.size else float("nan")
+        rank = spearmanr(sure, real).statistic if len(rows) > 2 else float("nan")
+        print(f"by {name}: Spearman {rank:.2f}; {bad.sum()} below {BAD} told from the others with an AUC of {area:.2f}")
 
 
 def main() -> None:

@@ -104,9 +104,9 @@ def test_without_references_cases_are_chosen_by_uncertainty_and_an_older_report_
     assert not (path.parent / "scores.csv").exists()
     assert not (path.parent / "overview.png").exists()
     assert "missed: least certain" in page.text
-    assert "most certain, mean entropy" in page.text
+    assert "most certain, expected Dice 0.9" in page.text
     assert "rejected" in page.text
-    assert "Dice" not in page.text
+    assert "IoU" not in page.text
 
 
 def test_a_report_of_nothing_is_refused(job):

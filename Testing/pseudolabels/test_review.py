@@ -58,11 +58,25 @@ def test_a_damaged_or_newer_review_is_an_error_that_names_the_case(result, conte
         load_review(result)
 
 
-def scores(mean_entropy: float, empty: bool = False) -> LabelScores:
-    return LabelScores(mean_entropy, 0.1, 3, {"atrium": 0.0 if empty else 40.0}, empty)
+def scores(mean_entropy: float, empty: bool = False, **expected: float) -> LabelScores:
+    return LabelScores(mean_entropy, 0.1, 3, {"atrium": 0.0 if empty else 40.0}, empty, expected)
 
 
-def test_empty_labels_lead_the_ranking_and_the_rest_falls_by_uncertainty():
+def test_empty_labels_lead_the_ranking_and_the_rest_follows_by_the_dice_to_expect():
+    order = rank_by_uncertainty(
+        {
+            "sure": scores(0.3, atrium=0.95, wall=0.91),
+            "b": scores(0.1, atrium=0.95, wall=0.55),
+            "a": scores(0.2, atrium=0.75),
+            "nothing": scores(0.01, empty=True),
+            "worst": scores(0.05, atrium=0.4, wall=0.9),
+        }
+    )
+    assert order == ["nothing", "worst", "a", "b", "sure"]
+
+
+def test_where_an_earlier_version_has_told_no_dice_to_expect_all_fall_by_entropy():
+    assert rank_by_uncertainty({"old": scores(0.2), "new": scores(0.1, atrium=0.3)}) == ["old", "new"]
     order = rank_by_uncertainty(
         {"sure": scores(0.05), "b": scores(0.3), "a": scores(0.3), "nothing": scores(0.01, empty=True)}
     )

@@ -12,7 +12,14 @@ from SSLSegLib.cases.classes import SegmentClass
 from SSLSegLib.cases.geometry import Geometry
 from SSLSegLib.errors import CaseError
 from SSLSegLib.pseudolabels import storage
-from SSLSegLib.pseudolabels.label import PseudoLabel, build_pseudo_label, make_provenance, score_label
+from SSLSegLib.pseudolabels.label import (
+    HARDLY_LIKELY,
+    PseudoLabel,
+    build_pseudo_label,
+    expected_dice,
+    make_provenance,
+    score_label,
+)
 from SSLSegLib.pseudolabels.merging import MAXIMUM_ENTROPY, binary_entropy
 from SSLSegLib.pseudolabels.review import load_review, save_review
 
@@ -214,11 +221,50 @@ def test_scores_look_near_the_foreground_and_find_the_worst_slice():
     uncertainty[6, 0:20, 0] = MAXIMUM_ENTROPY  # far away: only the slice's sum sees it
     k, j, i = np.indices(grid.shape)
     near = (2.0 * (k - 3)) ** 2 + (j - 20) ** 2 + (i - 20) ** 2 <= 25
-    scores = score_label(mask, uncertainty, grid, CLASSES)
+    probability = np.stack([mask == 2, mask == 5]).astype(np.float32)
+    scores = score_label(mask, probability, uncertainty, grid, CLASSES)
     assert scores.mean_entropy == pytest.approx(MAXIMUM_ENTROPY / near.sum(), rel=1e-5)
     assert scores.uncertain_fraction == pytest.approx(1 / near.sum())
     assert scores.most_uncertain_slice == 6
     assert not scores.empty
-    nothing = score_label(np.zeros_like(mask), uncertainty, grid, CLASSES)
+    nothing = score_label(np.zeros_like(mask), probability, uncertainty, grid, CLASSES)
     assert nothing.empty
+    assert nothing.expected_dice == {}
+    assert nothing.mean_expected_dice is None
     assert nothing.mean_entropy == pytest.approx(float(uncertainty.mean()))
+
+
+def test_the_expected_dice_is_that_of_truths_drawn_from_the_probabilities():
+    """Against the definition: the mean Dice with many truths that are as likely as the probabilities say."""
+    label = make_label(seed=3)
+    rng = np.random.default_rng(0)
+    for segment, probability in zip(CLASSES, label.probability, strict=True):
+        mask, drawn = label.mask == segment.value, []
+        for _ in range(400):
+            truth = rng.random(probability.shape) < np.where(probability > HARDLY_LIKELY, probability, 0)
+            drawn.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+        assert label.scores.expected_dice[segment.name] == pytest.approx(np.mean(drawn), abs=0.005)
+        assert 0.5 < np.mean(drawn) < 0.99
+    assert label.scores.mean_expected_dice == pytest.approx(np.mean(list(label.scores.expected_dice.values())))
+
+
+def test_the_expected_dice_of_what_is_sure_is_one_and_what_was_taken_away_counts():
+    probability = np.zeros((3, 4, 5), np.float32)
+    assert expected_dice(probability > 0.5, probability) == 1.0
+    probability[0, :2] = 1.0
+    assert expected_dice(probability > 0.5, probability) == 1.0
+    probability[1:] = HARDLY_LIKELY  # fog that adds up to 2 voxels
+    assert expected_dice(probability > 0.5, probability) == 1.0
+    mask = probability > 0.5
+    mask[0, 1] = False  # another class or the largest component took it
+    assert expected_dice(mask, probability) == pytest.approx(2 * 5 / (10 + 5))
+
+
+def test_scores_of_earlier_versions_lack_what_is_expected_and_are_read(tmp_path):
+    label = make_label()
+    storage.save_pseudo_label(tmp_path / "case_001", label, CLASSES)
+    path = tmp_path / "case_001" / "result.json"
+    record = json.loads(path.read_text())
+    assert set(record["scores"].pop("expected_dice")) == {"liver", "kidneys"}
+    path.write_text(json.dumps(record))
+    assert storage.read_result(tmp_path / "case_001").scores.mean_expected_dice is None

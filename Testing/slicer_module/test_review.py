@@ -25,7 +25,9 @@ def statuses(node):
 
 def test_results_stand_in_the_order_in_which_to_look_at_them(reviewing):
     certainty = [float(row[1]) for row in texts(reviewing.ui.resultsTable)]
-    assert certainty == sorted(certainty, reverse=True)
+    assert certainty == sorted(certainty)
+    assert 0 < certainty[0] <= 1
+    assert "class 2" in reviewing.ui.resultsTable.item(0, 1).toolTip()
 
 
 def test_a_click_on_a_result_shows_its_scan_and_uncertainty_and_jumps_to_the_worst_slice(host, reviewing):
