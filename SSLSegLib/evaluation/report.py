@@ -114,7 +114,7 @@ def write_report(
     overview = overview_figure([(case.case_id, _dice(case), _expected(case)) for case in cases])
     if overview is not None and len(cases) > 1:
         save_figure(overview, folder / "overview.png")
-        pictures.append(_picture(folder / "overview.png", "Dice of every case, and Dice against uncertainty"))
+        pictures.append(_picture(folder / "overview.png", "Dice of every case, and against the Dice that was expected"))
     for role, name, case in _shown(cases):
         figure = case_figure(case.view(), classes, f"{case.case_id}: {name}", _lines(case), kind)
         save_figure(figure, folder / f"{role}.png")
