@@ -194,8 +194,9 @@ def _lines(case: ReportCase) -> list[str]:
     if case.label_scores is not None:
         if case.scores is None:
             lines += [f"{name}: {volume:.1f} ml" for name, volume in list(case.label_scores.volume_ml.items())[:6]]
-        if case.label_scores.expected_dice:
-            lines.append(f"expected Dice {case.label_scores.mean_expected_dice:.2f}")
+        expected = _expected(case)
+        if expected is not None:
+            lines.append(f"expected Dice {expected:.2f}")
         lines.append(f"mean entropy {case.label_scores.mean_entropy:.3f}")
         lines.append(f"uncertain voxels {100 * case.label_scores.uncertain_fraction:.0f} %")
     return lines

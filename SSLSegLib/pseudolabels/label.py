@@ -52,8 +52,8 @@ class LabelScores:
         most_uncertain_slice: Index (along K) of the slice with the largest sum of uncertainty.
         volume_ml: Millilitres of each class, by name.
         empty: True when no voxel of any class was found.
-        expected_dice: Of each class that was found, by name, see :func:`expected_dice`; nothing in results of earlier
-            versions.
+        expected_dice: Of each class that was found or likely anywhere, by name, see :func:`expected_dice`; nothing in
+            results of earlier versions.
     """
 
     mean_entropy: float
@@ -65,7 +65,9 @@ class LabelScores:
 
     @property
     def mean_expected_dice(self) -> float | None:
-        """Over the classes that were found; None where it is not known."""
+        """Over the classes that were found or likely; None where it is not known, or nothing was found at all."""
+        if self.empty:
+            return None
         return sum(self.expected_dice.values()) / len(self.expected_dice) if self.expected_dice else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -192,11 +194,12 @@ def expected_dice(mask: NDArray[np.bool_], probability: NDArray[np.floating]) ->
         probability: (K, J, I), 0 to 1.
 
     Returns:
-        0 to 1; 1 where nothing is found and nothing is likely.
+        0 to 1; of an empty mask how likely nothing is there: 1 less the largest probability.
     """
+    if not mask.any():
+        return 1.0 - float(probability.max())
     likely = probability.sum(where=probability > HARDLY_LIKELY, dtype=np.float64)
-    total = likely + np.count_nonzero(mask)
-    return float(2 * probability.sum(where=mask, dtype=np.float64) / total) if total > 0 else 1.0
+    return float(2 * probability.sum(where=mask, dtype=np.float64) / (likely + np.count_nonzero(mask)))
 
 
 def score_label(
@@ -227,7 +230,7 @@ def score_label(
         expected_dice={
             each.name: expected_dice(mask == each.value, of_class)
             for each, of_class in zip(classes, probability, strict=True)
-            if counts[each.value]
+            if counts[each.value] or of_class.any()  # no labelled case shows the class: nothing was looked for
         },
     )
 

@@ -229,7 +229,7 @@ def test_scores_look_near_the_foreground_and_find_the_worst_slice():
     assert not scores.empty
     nothing = score_label(np.zeros_like(mask), probability, uncertainty, grid, CLASSES)
     assert nothing.empty
-    assert nothing.expected_dice == {}
+    assert nothing.expected_dice == {"liver": 0.0}  # sure to be there and not found; nobody looked for kidneys
     assert nothing.mean_expected_dice is None
     assert nothing.mean_entropy == pytest.approx(float(uncertainty.mean()))
 
@@ -246,6 +246,18 @@ def test_the_expected_dice_is_that_of_truths_drawn_from_the_probabilities():
         assert label.scores.expected_dice[segment.name] == pytest.approx(np.mean(drawn), abs=0.005)
         assert 0.5 < np.mean(drawn) < 0.99
     assert label.scores.mean_expected_dice == pytest.approx(np.mean(list(label.scores.expected_dice.values())))
+
+
+def test_a_class_that_is_not_found_counts_by_how_likely_it_is_somewhere():
+    grid = GEOMETRIES["straight"]
+    probability = np.zeros((2, *grid.shape))
+    probability[0, :2] = 0.9
+    liver = {"liver": 2 * 0.9 / (0.9 + 1)}
+    assert build_pseudo_label("c", probability, grid, CLASSES).scores.expected_dice == pytest.approx(liver)
+    probability[1, 4, 3, 3] = 0.4
+    found = build_pseudo_label("c", probability, grid, CLASSES).scores
+    assert found.expected_dice == pytest.approx(liver | {"kidneys": 0.6})
+    assert found.mean_expected_dice == pytest.approx((liver["liver"] + 0.6) / 2)
 
 
 def test_the_expected_dice_of_what_is_sure_is_one_and_what_was_taken_away_counts():
