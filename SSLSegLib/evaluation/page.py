@@ -135,7 +135,8 @@ the means of distances, and counted.</li>
 {% endif %}
 {% if has_uncertainty %}
 <li><b>Expected Dice</b> is what the method's own probabilities say: twice the probability inside the label over the sum
-of all probability and the label's volume. <b>Entropy</b> is 0 where the method is sure and ln 2 = 0.693 where the mean
+of all probability and the label's volume; of a class that was not found, how likely it is to be absent.
+<b>Entropy</b> is 0 where the method is sure and ln 2 = 0.693 where the mean
 probability is 0.5. <b>Mean entropy</b> is over all voxels up to 5 mm from the foreground; <b>uncertain voxels</b> are
 those of them above half of ln 2.
 <b>Review order</b> goes by expected Dice: 1 is the case to look at first. Certain does not mean correct.</li>

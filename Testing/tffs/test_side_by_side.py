@@ -5,7 +5,7 @@ import pytest
 import torch
 from deformed_volumes import image, pair
 
-from SSLSegLib.tffs.registration import registrable
+from SSLSegLib.tffs.registration import registered, registered_at_once, registrable
 from SSLSegLib.tffs.side_by_side import side_by_side
 
 
@@ -74,11 +74,17 @@ def test_registrations_are_those_of_one_thread():
     moving, fixed, _ = pair((20, 40, 40))
     one = registrable(image(fixed))
     others = [registrable(image(moving, seed=seed)) for seed in (1, 2)]
-    with torch.inference_mode(), side_by_side(2) as mapped:  # as in jobs
-        found = list(mapped(one.displacements, others))
+    with torch.inference_mode():  # as in jobs
+        found = list(registered(one, others))
     torch.set_num_threads(1)
     for some, other in zip(found, others, strict=True):
         for each, alone in zip(some, one.displacements(other), strict=True):
             np.testing.assert_array_equal(each.voxels, alone.voxels)
+            np.testing.assert_array_equal(each.laid, alone.laid)
             np.testing.assert_array_equal(each.unlike, alone.unlike)
     torch.set_num_threads(3)
+
+
+def test_pairs_are_registered_one_on_each_thread_and_on_a_gpu_one_by_one():
+    assert registered_at_once(torch.device("cpu")) == 3
+    assert registered_at_once(torch.device("cuda", 0)) == 1
